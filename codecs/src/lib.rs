@@ -1,0 +1,1 @@
+//! Encoded chunk bytes to elements and back; the self-verifying shard

@@ -1,0 +1,1 @@
+//! Reductions and kernels over decoded elements

@@ -1,0 +1,1 @@
+//! NetCDF and HDF5 files into a transaction, and arrays back out

@@ -1,0 +1,1 @@
+//! The read path: plan, fetch, decode, assemble or reduce

@@ -1,0 +1,1 @@
+//! The quarr binary: HTTP service and command line

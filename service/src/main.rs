@@ -1,0 +1,3 @@
+//! The `quarr` binary.
+
+fn main() {}

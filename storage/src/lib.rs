@@ -1,0 +1,1 @@
+//! Versions of a hierarchy of arrays in an object store: log, refs, commits, trees, manifests

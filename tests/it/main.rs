@@ -1,0 +1,1 @@
+//! Behaviour of Quarr through its public surface.
