@@ -85,7 +85,7 @@ pub enum Sum {
 impl Sum {
     /// The sum of both, which hold the same kind.
     #[must_use]
-    pub fn add(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => Self::Int(a.wrapping_add(b)),
             (Self::Float { hi: a, lo: c }, Self::Float { hi: b, lo: d }) => {
@@ -166,7 +166,7 @@ impl Statistics {
                 Some(Moments {
                     min: a.min.min(b.min),
                     max: a.max.max(b.max),
-                    sum: a.sum.add(b.sum),
+                    sum: a.sum.plus(b.sum),
                     m2: a.m2 + b.m2 + delta * delta * (n_a * n_b / (n_a + n_b)),
                 })
             }
@@ -300,11 +300,14 @@ mod tests {
     fn float_sums_keep_what_f64_loses() {
         let float = |hi: f64| Sum::Float { hi, lo: 0.0 };
         let sum = float(1e16)
-            .add(float(1.0))
-            .add(float(1.0))
-            .add(float(-1e16));
+            .plus(float(1.0))
+            .plus(float(1.0))
+            .plus(float(-1e16));
         assert_eq!(sum.to_f64(), 2.0);
-        assert_eq!(float(f64::INFINITY).add(float(1.0)).to_f64(), f64::INFINITY);
+        assert_eq!(
+            float(f64::INFINITY).plus(float(1.0)).to_f64(),
+            f64::INFINITY
+        );
     }
 
     #[test]
