@@ -1,1 +1,47 @@
-//! Versions of a hierarchy of arrays in an object store: log, refs, commits, trees, manifests
+//! Versions of a hierarchy of arrays in an object store.
+//!
+//! ```text
+//! log entry ─► commit ─► tree ─► tree … ─► manifest page … ─► chunk row ─► shard
+//!  (refs)      (root)   (group members)    (chunk grid)       (id, length)
+//! ```
+//!
+//! Everything but the log is immutable and named by its hash, so it is cached freely; the only
+//! mutable fact is which log entry is the newest. Objects are only ever created, by put-if-absent.
+//!
+//! Architecture invariants: creating the next log entry is the only commit point ([`Repository`]);
+//! bytes read from the store are checked against their hash and schema before they mean anything,
+//! and only a row's absence from a verified page means fill value ([`ArrayNode::chunk`]). Chunk
+//! bytes are the exception: checking them takes codecs, which this crate does not know.
+//!
+//! Spec: `docs/format.md`.
+
+mod commit;
+mod concurrent;
+mod durable;
+mod error;
+mod layout;
+mod log;
+mod names;
+mod object;
+mod page;
+mod radix;
+mod repository;
+mod row_file;
+mod snapshot;
+mod store;
+mod transaction;
+mod tree;
+mod verify;
+
+pub use commit::Commit;
+pub use error::Error;
+pub use log::{LogEntry, LogState, Operation, Ref, RefKind};
+pub use names::{RefBase, RefExpression, RefName, RepoName};
+pub use object::{CommitId, object_key, shard_key};
+pub use page::{ChunkKind, ChunkRow, Location};
+pub use repository::{Repository, Resolved, list_repositories};
+pub use snapshot::{ArrayNode, GroupNode, Node, Snapshot, statistics_metadata};
+pub use store::{Put, Store};
+pub use transaction::{CommitOptions, Transaction};
+pub use tree::{NodeKind, StatisticsRoot, TreeRow};
+pub use verify::{Damage, Found, Scope};

@@ -1,0 +1,161 @@
+//! What can go wrong with stored versions: one variant for each thing a caller can do about it.
+
+use array::NodePath;
+
+use crate::CommitId;
+
+/// Failure to read or write a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such repository, branch, tag, commit, node or object.
+    #[error("{what} {name:?} does not exist")]
+    NotFound {
+        /// What was looked for, for instance "branch".
+        what: &'static str,
+        /// The name it was looked for under.
+        name: String,
+        /// Names that do exist and look alike.
+        suggestions: Vec<String>,
+    },
+    /// It exists already and may not be overwritten.
+    #[error("{what} {name:?} already exists")]
+    AlreadyExists {
+        /// What exists, for instance "repository".
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A name, URL or argument that cannot be used.
+    #[error("{what}: {reason}")]
+    Invalid {
+        /// The thing that is wrong.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The branch moved and both sides changed the same nodes. Start again from the new head.
+    #[error("conflict on branch {branch}: {} changed since {base}", list(.paths))]
+    Conflict {
+        /// The branch.
+        branch: String,
+        /// The commit the transaction started from.
+        base: CommitId,
+        /// Nodes both sides changed.
+        paths: Vec<NodePath>,
+    },
+    /// Stored bytes contradict their recorded hash or schema. Retrying will not help.
+    #[error("object {key} is corrupt: {reason}")]
+    Corrupt {
+        /// Key of the object in the store.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An object the repository names is not in the store: data was lost.
+    #[error("object {key} is missing")]
+    Missing {
+        /// Key of the object in the store.
+        key: String,
+    },
+    /// No clear answer came about a commit. It may or may not be in the log: look for `write_id`.
+    #[error("the outcome of commit {write_id} is unknown: {reason}")]
+    Unknown {
+        /// Names the commit in the log if it went through.
+        write_id: String,
+        /// What the store said last.
+        reason: String,
+    },
+    /// This machine's clock is more than five minutes behind the store's.
+    #[error("this machine's clock is {behind_seconds} s behind the store's: set it before writing")]
+    Clock {
+        /// How far behind, in seconds.
+        behind_seconds: i64,
+    },
+    /// A path, shape, selection or document that is not valid.
+    #[error(transparent)]
+    Array(#[from] array::Error),
+    /// The object store failed.
+    #[error("object store request for {key} failed")]
+    Store {
+        /// Key of the object in the store.
+        key: String,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn corrupt(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Corrupt {
+            key: key.into(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn invalid(what: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            what,
+            reason: reason.into(),
+        }
+    }
+
+    /// A [`Error::NotFound`] with the names among `known` that look like `name`.
+    pub fn not_found<'a>(
+        what: &'static str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut near: Vec<(usize, &str)> = known
+            .into_iter()
+            .map(|candidate| (edit_distance(name, candidate), candidate))
+            .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 3)
+            .collect();
+        near.sort_unstable();
+        let suggestions = near
+            .into_iter()
+            .take(3)
+            .map(|(_, name)| name.to_owned())
+            .collect();
+        Self::NotFound {
+            what,
+            name: name.to_owned(),
+            suggestions,
+        }
+    }
+}
+
+fn list(paths: &[NodePath]) -> String {
+    let names: Vec<String> = paths.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+/// Levenshtein distance, capped by the cost of comparing the first 64 characters.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_alike_are_suggested() {
+        let error = Error::not_found("branch", "mian", ["main", "dev", "mean", "x"]);
+        let Error::NotFound { suggestions, .. } = error else {
+            panic!()
+        };
+        assert_eq!(suggestions, ["main", "mean"]);
+    }
+}

@@ -1,0 +1,198 @@
+//! Where a chunk's row is in the radix tree over the chunk grid.
+//!
+//! A coordinate becomes an address by interleaving its bits: with `b_d = ceil(log2(grid_d))`, round
+//! k = 0, 1, 2 … takes bit k of each dimension with `b_d > k`, in dimension order, least significant
+//! first. Each level of the tree covers ten bits of the address. The layout follows from the grid
+//! alone and is not stored.
+//!
+//! Spec: `docs/format.md`, "Manifest".
+
+use array::Region;
+
+use crate::Error;
+
+/// Address bits one level covers: pages have up to 1,024 rows.
+pub(crate) const LEVEL_BITS: u32 = 10;
+
+/// The tree over one chunk grid.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Layout {
+    /// Address bits of each dimension.
+    bits: Vec<u32>,
+    total_bits: u32,
+    /// Whether a dimension has no chunks, and so the tree no rows.
+    is_empty: bool,
+}
+
+impl Layout {
+    /// The tree over a grid of this shape.
+    ///
+    /// # Errors
+    /// [`Error::Array`] if the grid has more than 2^64 chunks.
+    pub(crate) fn new(grid_shape: &[u64]) -> Result<Self, Error> {
+        array::shape::elements(grid_shape).map_err(|_| array::Error::TooLarge {
+            what: "number of chunks (over 2^64)",
+        })?;
+        let bits: Vec<u32> = grid_shape
+            .iter()
+            .map(|&length| u64::BITS - length.saturating_sub(1).leading_zeros())
+            .collect();
+        // Σ ceil(log2 n) ≤ 2 Σ log2 n for every n ≥ 2, so 128 bits hold any address.
+        let total_bits = if grid_shape.contains(&0) {
+            0
+        } else {
+            bits.iter().sum()
+        };
+        Ok(Self {
+            bits,
+            total_bits,
+            is_empty: grid_shape.contains(&0),
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    pub(crate) fn dimensions(&self) -> usize {
+        self.bits.len()
+    }
+
+    /// Levels of pages, at least 1; the root page is at level `height − 1`.
+    pub(crate) fn height(&self) -> u32 {
+        self.total_bits.div_ceil(LEVEL_BITS).max(1)
+    }
+
+    /// The address of `coordinate`, which is in the grid.
+    pub(crate) fn address(&self, coordinate: &[u64]) -> u128 {
+        let mut address = 0u128;
+        let mut position = 0;
+        for round in 0..self.bits.iter().copied().max().unwrap_or(0) {
+            for (&at, &bits) in coordinate.iter().zip(&self.bits) {
+                if bits > round {
+                    address |= u128::from(at >> round & 1) << position;
+                    position += 1;
+                }
+            }
+        }
+        address
+    }
+
+    /// The coordinate with this address.
+    pub(crate) fn coordinate(&self, address: u128) -> Vec<u64> {
+        let mut coordinate = vec![0; self.bits.len()];
+        let mut position = 0;
+        for round in 0..self.bits.iter().copied().max().unwrap_or(0) {
+            for (at, &bits) in coordinate.iter_mut().zip(&self.bits) {
+                if bits > round {
+                    *at |= ((address >> position & 1) as u64) << round;
+                    position += 1;
+                }
+            }
+        }
+        coordinate
+    }
+
+    /// Whether `coordinate` fits the address bits; a cheap bound, not the grid's edge.
+    pub(crate) fn fits(&self, coordinate: &[u64]) -> bool {
+        coordinate.len() == self.bits.len()
+            && coordinate
+                .iter()
+                .zip(&self.bits)
+                .all(|(&at, &bits)| bits == u64::BITS || at >> bits == 0)
+    }
+
+    /// The page at `level` that covers `address`: the address without its low bits.
+    pub(crate) fn page(address: u128, level: u32) -> u128 {
+        let shift = LEVEL_BITS * (level + 1);
+        if shift >= u128::BITS {
+            0
+        } else {
+            address >> shift
+        }
+    }
+
+    /// The smallest box with every coordinate below row `origin` of a page at `level`.
+    ///
+    /// The low `10 × level` address bits are free, so each dimension spans a power of two.
+    pub(crate) fn row_box(&self, origin: &[u64], level: u32) -> Region {
+        let free = LEVEL_BITS.saturating_mul(level).min(self.total_bits);
+        let mut spans = vec![0u32; self.bits.len()];
+        let mut taken = 0;
+        'rounds: for round in 0..self.bits.iter().copied().max().unwrap_or(0) {
+            for (span, &bits) in spans.iter_mut().zip(&self.bits) {
+                if bits > round {
+                    if taken == free {
+                        break 'rounds;
+                    }
+                    *span += 1;
+                    taken += 1;
+                }
+            }
+        }
+        let lengths = spans
+            .iter()
+            .map(|&span| 1u64.checked_shl(span).unwrap_or(u64::MAX))
+            .collect();
+        Region::new(origin.to_vec(), lengths).unwrap_or_else(|_| Region::whole(origin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn addresses_are_dense_and_invertible(grid in prop::collection::vec(1u64..40, 0..4)) {
+            let layout = Layout::new(&grid).unwrap();
+            let mut addresses: Vec<u128> = Vec::new();
+            for coordinate in Region::whole(&grid).positions() {
+                let address = layout.address(&coordinate);
+                prop_assert!(address >> layout.total_bits == 0);
+                prop_assert_eq!(layout.coordinate(address), coordinate);
+                addresses.push(address);
+            }
+            addresses.sort_unstable();
+            addresses.dedup();
+            prop_assert_eq!(addresses.len() as u64, array::shape::elements(&grid).unwrap());
+        }
+
+        #[test]
+        fn a_rows_box_holds_exactly_the_coordinates_below_it(
+            grid in prop::collection::vec(1u64..300, 1..4), at in any::<u64>()
+        ) {
+            let layout = Layout::new(&grid).unwrap();
+            let total = array::shape::elements(&grid).unwrap();
+            let coordinate = array::shape::coordinate(at % total, &grid);
+            let address = layout.address(&coordinate);
+            for level in 0..layout.height() {
+                let first = address >> (LEVEL_BITS * level) << (LEVEL_BITS * level);
+                let row = layout.row_box(&layout.coordinate(first), level);
+                let inside = row.contains(&Region::new(coordinate.clone(), vec![1; grid.len()]).unwrap());
+                prop_assert!(inside);
+                let cells = array::shape::elements(row.shape()).unwrap();
+                let covered = 1u64 << (LEVEL_BITS * level).min(layout.total_bits);
+                prop_assert_eq!(cells, covered);
+            }
+        }
+    }
+
+    #[test]
+    fn height_follows_from_the_grid() {
+        for (grid, height) in [
+            (vec![], 1),
+            (vec![1], 1),
+            (vec![1024], 1),
+            (vec![1025], 2),
+            (vec![1 << 20, 1 << 20], 4),
+            (vec![u64::MAX], 7),
+            (vec![0, 5], 1),
+        ] {
+            assert_eq!(Layout::new(&grid).unwrap().height(), height, "{grid:?}");
+        }
+        assert!(Layout::new(&[1 << 40, 1 << 40]).is_err());
+    }
+}

@@ -1,0 +1,552 @@
+//! One commit, to read: groups, arrays and the rows of their chunks. Immutable, so cached freely.
+
+use std::sync::Arc;
+
+use array::hash::{self, Hash, Kind};
+use array::{ArrayMetadata, ChunkIndex, GroupMetadata, NodeMetadata, NodePath, Region, Statistics};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _};
+use moka::sync::Cache;
+use serde_json::{Map, Value};
+
+use crate::commit::Commit;
+use crate::layout::Layout;
+use crate::object::{object_key, shard_key};
+use crate::page::{ChunkRow, Location, ManifestRow, merge_balanced};
+use crate::repository::Repository;
+use crate::tree::{MAX_INLINE_DOCUMENT_BYTES, NodeKind, StatisticsRoot, TreeRow};
+use crate::{CommitId, Error};
+
+/// Documents read at once.
+const CONCURRENT_DOCUMENTS: usize = 32;
+
+/// A parsed `zarr.json`.
+#[derive(Debug)]
+pub(crate) struct Document {
+    bytes: Bytes,
+    metadata: NodeMetadata,
+}
+
+pub(crate) type DocumentCache = Cache<Hash, Arc<Document>>;
+
+pub(crate) fn document_cache(capacity_bytes: u64) -> DocumentCache {
+    Cache::builder()
+        .max_capacity(capacity_bytes)
+        // Parsed, a document takes a few times its text.
+        .weigher(|_, document: &Arc<Document>| (document.bytes.len() as u32).saturating_mul(4))
+        .build()
+}
+
+/// A group or an array at one commit.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// A group.
+    Group(GroupNode),
+    /// An array.
+    Array(ArrayNode),
+}
+
+impl Node {
+    /// Where it is.
+    pub fn path(&self) -> &NodePath {
+        match self {
+            Self::Group(group) => &group.path,
+            Self::Array(array) => &array.path,
+        }
+    }
+
+    /// Its `zarr.json`, as stored.
+    pub fn document(&self) -> &Bytes {
+        match self {
+            Self::Group(group) => &group.document.bytes,
+            Self::Array(array) => &array.document.bytes,
+        }
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &NodeMetadata {
+        match self {
+            Self::Group(group) => &group.document.metadata,
+            Self::Array(array) => &array.document.metadata,
+        }
+    }
+
+    /// Its row in the tree.
+    pub fn row(&self) -> &TreeRow {
+        match self {
+            Self::Group(group) => &group.row,
+            Self::Array(array) => &array.row,
+        }
+    }
+}
+
+/// A group at one commit.
+#[derive(Clone, Debug)]
+pub struct GroupNode {
+    path: NodePath,
+    row: TreeRow,
+    document: Arc<Document>,
+}
+
+impl GroupNode {
+    /// Where it is.
+    pub fn path(&self) -> &NodePath {
+        &self.path
+    }
+}
+
+/// An array at one commit.
+#[derive(Clone, Debug)]
+pub struct ArrayNode {
+    repository: Repository,
+    path: NodePath,
+    row: TreeRow,
+    document: Arc<Document>,
+    metadata: Arc<ArrayMetadata>,
+    layout: Layout,
+}
+
+impl ArrayNode {
+    /// Where it is.
+    pub fn path(&self) -> &NodePath {
+        &self.path
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &Arc<ArrayMetadata> {
+        &self.metadata
+    }
+
+    /// Hash of its `zarr.json`.
+    pub fn document_hash(&self) -> Hash {
+        self.row.document
+    }
+
+    /// Root page of its manifest: equal for equal stored content.
+    pub fn manifest_root(&self) -> Hash {
+        self.row.content
+    }
+
+    /// Bytes stored in its chunks.
+    pub fn stored_bytes(&self) -> u64 {
+        self.row.stored_bytes
+    }
+
+    /// The row of the chunk at `index`; `None` if all of it is fill value.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `index` is not in the chunk grid; [`Error::Corrupt`] or
+    /// [`Error::Missing`] if a page is not what the tree names.
+    pub async fn chunk(&self, index: &ChunkIndex) -> Result<Option<ChunkRow>, Error> {
+        if !self.metadata.grid().contains(index) {
+            return Err(Error::invalid(
+                "chunk",
+                format!("{index} is outside the chunk grid"),
+            ));
+        }
+        let pages = self.repository.manifests();
+        let row = pages
+            .row(self.row.content, &self.layout, index.as_slice())
+            .await?;
+        Ok(row.and_then(chunk_row))
+    }
+
+    /// The rows of all stored chunks in `region` of the chunk grid, in address order. Chunks
+    /// without a row are all fill value.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Missing`] if a page is not what the tree names.
+    pub async fn chunks(&self, region: &Region) -> Result<Vec<ChunkRow>, Error> {
+        let grid = Region::whole(&self.metadata.grid().grid_shape());
+        let region = region.intersect(&grid);
+        let rows = self
+            .repository
+            .manifests()
+            .rows(self.row.content, &self.layout, &region)
+            .await?;
+        Ok(rows.into_iter().filter_map(chunk_row).collect())
+    }
+
+    /// The bytes of a chunk, or of `range` of it. Not verified: that needs its codecs.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the object is gone; [`Error::Corrupt`] if it is shorter than its row
+    /// says; [`Error::Invalid`] if it lies outside the repository.
+    pub async fn chunk_bytes(
+        &self,
+        row: &ChunkRow,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes, Error> {
+        match &row.location {
+            Location::Inline(bytes) => Ok(bytes.slice(range.start as usize..range.end as usize)),
+            Location::Stored => {
+                let key = shard_key(&row.id);
+                let store = self.repository.store();
+                if range == (0..row.length) {
+                    let bytes = store.get_existing(&key).await?;
+                    if bytes.len() as u64 != row.length {
+                        let reason =
+                            format!("it has {} bytes instead of {}", bytes.len(), row.length);
+                        return Err(Error::corrupt(key, reason));
+                    }
+                    return Ok(bytes);
+                }
+                store.get_range(&key, range).await
+            }
+            Location::External { url, .. } => Err(Error::invalid(
+                "chunk",
+                format!("{url}: data outside the repository cannot be read yet"),
+            )),
+        }
+    }
+
+    /// What messages call the object a chunk is in.
+    pub fn chunk_object(&self, row: &ChunkRow) -> String {
+        match &row.location {
+            Location::Stored => shard_key(&row.id),
+            Location::Inline(_) => format!("{} chunk {}", self.path, row.index),
+            Location::External { url, .. } => url.clone(),
+        }
+    }
+
+    /// The statistics of every stored chunk in `region` of the grid, if the array has statistics
+    /// that assume its present metadata.
+    ///
+    /// # Errors
+    /// As [`ArrayNode::chunks`].
+    pub async fn statistics(
+        &self,
+        region: &Region,
+    ) -> Result<Option<Vec<(ChunkIndex, Statistics)>>, Error> {
+        let Some(StatisticsRoot { root, .. }) = self.current_statistics() else {
+            return Ok(None);
+        };
+        let rows = self
+            .repository
+            .statistics()
+            .rows(root, &self.layout, region)
+            .await?;
+        Ok(Some(
+            rows.into_iter()
+                .map(|r| (ChunkIndex::new(r.coordinate), r.statistics))
+                .collect(),
+        ))
+    }
+
+    /// The statistics of all stored chunks together, from the root page alone.
+    ///
+    /// # Errors
+    /// As [`ArrayNode::chunks`].
+    pub async fn total_statistics(&self) -> Result<Option<Statistics>, Error> {
+        let Some(StatisticsRoot { root, .. }) = self.current_statistics() else {
+            return Ok(None);
+        };
+        let rows = self
+            .repository
+            .statistics()
+            .root_rows(root, &self.layout)
+            .await?;
+        Ok(Some(merge_balanced(&rows)))
+    }
+
+    fn current_statistics(&self) -> Option<StatisticsRoot> {
+        self.row
+            .statistics
+            .filter(|s| s.metadata == statistics_metadata(&self.metadata))
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn statistics_root(&self) -> Option<StatisticsRoot> {
+        self.row.statistics
+    }
+}
+
+pub(crate) fn chunk_row(row: ManifestRow) -> Option<ChunkRow> {
+    match row {
+        ManifestRow::Chunk(row) => Some(row),
+        ManifestRow::Inner { .. } => None,
+    }
+}
+
+/// The hash of the metadata statistics depend on: where it changes, they are void.
+pub fn statistics_metadata(metadata: &ArrayMetadata) -> Hash {
+    const ATTRIBUTES: [&str; 8] = [
+        "_FillValue",
+        "_Unsigned",
+        "add_offset",
+        "missing_value",
+        "scale_factor",
+        "valid_max",
+        "valid_min",
+        "valid_range",
+    ];
+    let attributes: Map<String, Value> = ATTRIBUTES
+        .iter()
+        .filter_map(|&name| Some((name.to_owned(), metadata.attributes.get(name)?.clone())))
+        .collect();
+    let document = serde_json::json!({
+        "attributes": attributes,
+        "data_type": metadata.data_type.to_json(),
+        "fill_value": metadata.fill_value.to_json(&metadata.data_type),
+        "shape": metadata.shape(),
+    });
+    hash::hash(
+        Kind::StatisticsMetadata,
+        &array::json::canonical_bytes(&document),
+    )
+}
+
+/// One commit, to read. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    repository: Repository,
+    id: CommitId,
+    commit: Arc<Commit>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(repository: Repository, id: CommitId, commit: Arc<Commit>) -> Self {
+        Self {
+            repository,
+            id,
+            commit,
+        }
+    }
+
+    /// An empty root group, by `author`.
+    pub(crate) fn first_commit(author: &str, write_id: String) -> Commit {
+        let document = Bytes::from(NodeMetadata::Group(GroupMetadata::default()).canonical_bytes());
+        Commit {
+            parents: Vec::new(),
+            root: TreeRow {
+                name: String::new(),
+                kind: NodeKind::Group,
+                document: hash::hash(Kind::Document, &document),
+                inline_document: Some(document),
+                content: hash::empty(),
+                stored_bytes: 0,
+                statistics: None,
+            },
+            time: DateTime::from_timestamp_micros(Utc::now().timestamp_micros())
+                .unwrap_or_default(),
+            author: author.to_owned(),
+            message: "repository created".to_owned(),
+            properties: Map::new(),
+            recreated: Vec::new(),
+            write_id,
+        }
+    }
+
+    /// The commit's id.
+    pub fn id(&self) -> CommitId {
+        self.id
+    }
+
+    /// The commit.
+    pub fn commit(&self) -> &Commit {
+        &self.commit
+    }
+
+    /// The repository it is in.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The row of the node at `path`; `None` if there is none.
+    pub(crate) async fn row(&self, path: &NodePath) -> Result<Option<TreeRow>, Error> {
+        let mut row = self.commit.root.clone();
+        for name in path.names() {
+            if row.kind != NodeKind::Group {
+                return Ok(None);
+            }
+            match self.repository.trees().member(row.content, name).await? {
+                Some(member) => row = member,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(row))
+    }
+
+    /// The node at `path`; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Missing`] if a tree or document is not what it should be.
+    pub async fn find(&self, path: &NodePath) -> Result<Option<Node>, Error> {
+        match self.row(path).await? {
+            Some(row) => Ok(Some(self.open(path.clone(), row).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The node at `path`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] with names that look alike if there is none; else as
+    /// [`Snapshot::find`].
+    pub async fn node(&self, path: &NodePath) -> Result<Node, Error> {
+        if let Some(node) = self.find(path).await? {
+            return Ok(node);
+        }
+        let mut known: Vec<String> = Vec::new();
+        if let Some(parent) = path.parent()
+            && let Some(Node::Group(group)) = self.find(&parent).await?
+        {
+            let members = self.repository.trees().members(group.row.content).await?;
+            known.extend(
+                members
+                    .into_iter()
+                    .filter_map(|row| Some(parent.join(&row.name).ok()?.to_string())),
+            );
+        }
+        Err(Error::not_found(
+            "group or array",
+            &path.to_string(),
+            known.iter().map(String::as_str),
+        ))
+    }
+
+    /// The array at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is a group; else as [`Snapshot::node`].
+    pub async fn array(&self, path: &NodePath) -> Result<ArrayNode, Error> {
+        match self.node(path).await? {
+            Node::Array(array) => Ok(array),
+            Node::Group(_) => Err(Error::invalid(
+                "path",
+                format!("{path} is a group, not an array"),
+            )),
+        }
+    }
+
+    /// The members of a group, sorted by name.
+    ///
+    /// # Errors
+    /// As [`Snapshot::find`].
+    pub async fn members(&self, group: &GroupNode) -> Result<Vec<Node>, Error> {
+        let paths = self.member_paths(group).await?;
+        let rows = self.repository.trees().members(group.row.content).await?;
+        futures::stream::iter(paths.into_iter().zip(rows))
+            .map(|(path, row)| self.open(path, row))
+            .buffered(CONCURRENT_DOCUMENTS)
+            .try_collect()
+            .await
+    }
+
+    /// Paths of the members of a group.
+    pub(crate) async fn member_paths(&self, group: &GroupNode) -> Result<Vec<NodePath>, Error> {
+        let rows = self.repository.trees().members(group.row.content).await?;
+        let key = object_key(&group.row.content);
+        rows.iter()
+            .map(|row| {
+                group
+                    .path
+                    .join(&row.name)
+                    .map_err(|error| Error::corrupt(&key, error.to_string()))
+            })
+            .collect()
+    }
+
+    /// `node` and everything below it, parents first, members sorted by name.
+    ///
+    /// # Errors
+    /// As [`Snapshot::find`].
+    pub async fn walk(&self, node: Node) -> Result<Vec<Node>, Error> {
+        let mut found = Vec::new();
+        let mut open = vec![node];
+        while let Some(node) = open.pop() {
+            if let Node::Group(group) = &node {
+                let mut members = self.members(group).await?;
+                members.reverse();
+                open.extend(members);
+            }
+            found.push(node);
+        }
+        Ok(found)
+    }
+
+    async fn open(&self, path: NodePath, row: TreeRow) -> Result<Node, Error> {
+        let document = self.document(&row).await?;
+        let corrupt = |reason: &str| Error::corrupt(object_key(&row.document), reason);
+        match (&document.metadata, row.kind) {
+            (NodeMetadata::Group(_), NodeKind::Group) => Ok(Node::Group(GroupNode {
+                path,
+                row,
+                document,
+            })),
+            (NodeMetadata::Array(metadata), NodeKind::Array) => Ok(Node::Array(ArrayNode {
+                repository: self.repository.clone(),
+                path,
+                metadata: Arc::new(metadata.clone()),
+                layout: Layout::new(&metadata.grid().grid_shape())?,
+                row,
+                document,
+            })),
+            _ => Err(corrupt(
+                "its zarr.json is of another kind of node than its row",
+            )),
+        }
+    }
+
+    async fn document(&self, row: &TreeRow) -> Result<Arc<Document>, Error> {
+        let cache = self.repository.documents();
+        if let Some(document) = cache.get(&row.document) {
+            return Ok(document);
+        }
+        let key = object_key(&row.document);
+        let bytes = match &row.inline_document {
+            Some(bytes) => bytes.clone(),
+            None => {
+                let bytes = self.repository.store().get_existing(&key).await?;
+                if hash::hash(Kind::Document, &bytes) != row.document {
+                    return Err(Error::corrupt(&key, "its bytes do not match its name"));
+                }
+                bytes
+            }
+        };
+        let metadata =
+            NodeMetadata::parse(&bytes).map_err(|error| Error::corrupt(&key, error.to_string()))?;
+        let document = Arc::new(Document { bytes, metadata });
+        cache.insert(row.document, document.clone());
+        Ok(document)
+    }
+}
+
+/// The row of a node with this `zarr.json`; stores the document if it does not fit the row.
+pub(crate) async fn row_with_document(
+    repository: &Repository,
+    name: &str,
+    metadata: &NodeMetadata,
+    content: Hash,
+    stored_bytes: u64,
+    statistics: Option<StatisticsRoot>,
+) -> Result<TreeRow, Error> {
+    let bytes = Bytes::from(metadata.canonical_bytes());
+    let document = hash::hash(Kind::Document, &bytes);
+    let inline_document = if bytes.len() <= MAX_INLINE_DOCUMENT_BYTES {
+        Some(bytes)
+    } else {
+        repository
+            .store()
+            .put_immutable(&object_key(&document), bytes)
+            .await?;
+        None
+    };
+    let kind = match metadata {
+        NodeMetadata::Group(_) => NodeKind::Group,
+        NodeMetadata::Array(_) => NodeKind::Array,
+    };
+    Ok(TreeRow {
+        name: name.to_owned(),
+        kind,
+        document,
+        inline_document,
+        content,
+        stored_bytes,
+        statistics,
+    })
+}

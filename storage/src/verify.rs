@@ -1,0 +1,319 @@
+//! Checks everything a repository stores, short of the chunks' own bytes.
+
+use std::collections::{BTreeSet, HashSet};
+
+use array::hash::{self, Hash};
+use array::{NodePath, Region};
+
+use crate::layout::Layout;
+use crate::log::{CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
+use crate::object::{object_key, shard_key};
+use crate::page::{ChunkRow, Location};
+use crate::repository::Repository;
+use crate::snapshot::{ArrayNode, Node, Snapshot};
+use crate::tree::NodeKind;
+use crate::{CommitId, Error};
+
+/// What to check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One commit and everything it reaches.
+    Commit(CommitId),
+    /// Every ref, the whole history, and every object under the repository's prefix.
+    Everything,
+}
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Damage {
+    /// Key of the object, or the place in the hierarchy.
+    pub object: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl Damage {
+    /// An error met while reading `object`.
+    pub fn new(object: &str, error: &Error) -> Self {
+        match error {
+            Error::Corrupt { key, reason } => Self {
+                object: key.clone(),
+                reason: reason.clone(),
+            },
+            Error::Missing { key } => Self {
+                object: key.clone(),
+                reason: "it is missing".into(),
+            },
+            other => Self {
+                object: object.to_owned(),
+                reason: other.to_string(),
+            },
+        }
+    }
+}
+
+/// What was found on the way.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What is wrong.
+    pub damage: Vec<Damage>,
+    /// Objects that were checked.
+    pub objects: BTreeSet<String>,
+    /// Arrays to check further, each manifest once.
+    pub arrays: Vec<(ArrayNode, Vec<ChunkRow>)>,
+    /// Commits that were checked.
+    pub commits: u64,
+    /// Log entries that were checked.
+    pub entries: u64,
+}
+
+impl Repository {
+    /// Checks log, checkpoints, commits, trees, documents, manifest and statistics pages. Chunks are
+    /// listed, not read.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store failed; damage is not an error but part of the result.
+    pub async fn verify(&self, scope: &Scope) -> Result<Found, Error> {
+        let mut walk = Walk {
+            repository: self.clone(),
+            found: Found::default(),
+            manifests: HashSet::new(),
+        };
+        let mut open: Vec<CommitId> = match scope {
+            Scope::Commit(commit) => vec![*commit],
+            Scope::Everything => walk.log().await?,
+        };
+        let mut seen = HashSet::new();
+        while let Some(id) = open.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let key = object_key(&id.0);
+            match self.snapshot(id).await {
+                Ok(snapshot) => {
+                    walk.found.objects.insert(key);
+                    walk.found.commits += 1;
+                    if *scope == Scope::Everything {
+                        open.extend(&snapshot.commit().parents);
+                    }
+                    walk.tree(&snapshot).await?;
+                }
+                Err(error) => walk.damage(&key, error)?,
+            }
+        }
+        Ok(walk.found)
+    }
+}
+
+struct Walk {
+    repository: Repository,
+    found: Found,
+    manifests: HashSet<(Hash, Hash, Option<Hash>)>,
+}
+
+impl Walk {
+    /// Notes what is wrong with `object`; a failing store is passed on.
+    fn damage(&mut self, object: &str, error: Error) -> Result<(), Error> {
+        if let Error::Store { .. } = error {
+            return Err(error);
+        }
+        let damage = match &error {
+            // A commit is looked up by name, but here something names it.
+            Error::NotFound { .. } => Damage {
+                object: object.to_owned(),
+                reason: "it is missing".into(),
+            },
+            error => Damage::new(object, error),
+        };
+        if !self.found.damage.contains(&damage) {
+            self.found.damage.push(damage);
+        }
+        Ok(())
+    }
+
+    /// Checks every entry and checkpoint; gives every commit they name.
+    async fn log(&mut self) -> Result<Vec<CommitId>, Error> {
+        let repository = self.repository.clone();
+        let store = repository.store().clone();
+        let mut commits = Vec::new();
+        let sequences: Vec<u64> = store
+            .list("log")
+            .await?
+            .into_iter()
+            .filter_map(|(key, _)| {
+                key.strip_prefix("log/")?
+                    .strip_suffix(".json")?
+                    .parse()
+                    .ok()
+            })
+            .collect();
+        self.found.objects.insert("repo.json".into());
+        let newest = sequences.iter().copied().max();
+        let mut state = match store.get("repo.json").await? {
+            Some(bytes) => match crate::log::check_self(hash::Kind::Repo, &bytes) {
+                Ok((hash, _)) => Some(LogState::initial(hash)),
+                Err(reason) => {
+                    self.damage("repo.json", Error::corrupt("repo.json", reason))?;
+                    None
+                }
+            },
+            None => {
+                self.damage(
+                    "repo.json",
+                    Error::Missing {
+                        key: "repo.json".into(),
+                    },
+                )?;
+                None
+            }
+        };
+        for sequence in newest.map_or(0..0, |newest| 0..newest + 1) {
+            let key = LogEntry::key(sequence);
+            let entry = match store.get_existing(&key).await {
+                Ok(bytes) => LogEntry::decode(sequence, &bytes)
+                    .map_err(|reason| Error::corrupt(&key, reason)),
+                Err(error) => Err(error),
+            };
+            self.found.objects.insert(key.clone());
+            let (hash, entry) = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.damage(&key, error)?;
+                    state = None;
+                    continue;
+                }
+            };
+            self.found.entries += 1;
+            for operation in &entry.operations {
+                if let Operation::UpdateRef { to: Some(to), .. } = operation {
+                    commits.push(*to);
+                }
+            }
+            if let Some(before) = &mut state
+                && let Err(reason) = before.apply(hash, &entry)
+            {
+                self.damage(&key, Error::corrupt(&key, reason))?;
+                state = None;
+            }
+            if sequence > 0 && sequence.is_multiple_of(CHECKPOINT_INTERVAL) {
+                self.checkpoint(sequence, state.as_ref()).await?;
+            }
+        }
+        Ok(commits)
+    }
+
+    async fn checkpoint(&mut self, sequence: u64, state: Option<&LogState>) -> Result<(), Error> {
+        let key = LogState::checkpoint_key(sequence);
+        // A missing one is only slower.
+        match self.repository.checkpoint(sequence).await {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                self.found.objects.insert(key.clone());
+                if state.is_some_and(|state| *state != found) {
+                    self.damage(
+                        &key,
+                        Error::corrupt(&key, "it is not the state the log leads to"),
+                    )?;
+                }
+            }
+            Err(error) => {
+                self.found.objects.insert(key.clone());
+                self.damage(&key, error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the trees of a commit and the pages of its arrays.
+    async fn tree(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+        let mut open = vec![NodePath::root()];
+        while let Some(path) = open.pop() {
+            let node = match snapshot.node(&path).await {
+                Ok(node) => node,
+                Err(error) => {
+                    self.damage(&path.to_string(), error)?;
+                    continue;
+                }
+            };
+            let row = node.row().clone();
+            if row.inline_document.is_none() {
+                self.found.objects.insert(object_key(&row.document));
+            }
+            match node {
+                Node::Array(array) => self.array(array).await?,
+                Node::Group(group) => {
+                    debug_assert_eq!(row.kind, NodeKind::Group);
+                    for (id, result) in self.repository.trees().pages(row.content).await {
+                        let key = object_key(&id);
+                        self.found.objects.insert(key.clone());
+                        if let Err(error) = result {
+                            self.damage(&key, error)?;
+                        }
+                    }
+                    match snapshot.member_paths(&group).await {
+                        Ok(paths) => open.extend(paths),
+                        Err(error) => self.damage(&path.to_string(), error)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn array(&mut self, array: ArrayNode) -> Result<(), Error> {
+        let statistics = array.statistics_root();
+        let key = (
+            array.manifest_root(),
+            array.document_hash(),
+            statistics.map(|s| s.root),
+        );
+        if !self.manifests.insert(key) {
+            return Ok(());
+        }
+        let layout: Layout = array.layout().clone();
+        let top = layout.height() - 1;
+        let mut pages: Vec<(Hash, Result<(), Error>)> = Vec::new();
+        let repository = self.repository.clone();
+        let mut visit = |id, result| pages.push((id, result));
+        let rows = repository
+            .manifests()
+            .visit_pages(array.manifest_root(), &layout, top, 0, &mut visit)
+            .await;
+        if let Some(statistics) = statistics {
+            repository
+                .statistics()
+                .visit_pages(statistics.root, &layout, top, 0, &mut visit)
+                .await;
+        }
+        for (id, result) in pages {
+            let key = object_key(&id);
+            self.found.objects.insert(key.clone());
+            if let Err(error) = result {
+                self.damage(&key, error)?;
+            }
+        }
+        let rows: Vec<ChunkRow> = rows
+            .into_iter()
+            .filter_map(crate::snapshot::chunk_row)
+            .collect();
+        let grid = Region::whole(&array.metadata().grid().grid_shape());
+        for row in &rows {
+            if matches!(row.location, Location::Stored) {
+                self.found.objects.insert(shard_key(&row.id));
+            }
+            let at = Region::new(
+                row.index.as_slice().to_vec(),
+                vec![1; row.index.as_slice().len()],
+            )?;
+            if !grid.contains(&at) {
+                let key = object_key(&array.manifest_root());
+                self.damage(
+                    &key,
+                    Error::corrupt(&key, format!("chunk {} is outside the grid", row.index)),
+                )?;
+            }
+        }
+        self.found.arrays.push((array, rows));
+        Ok(())
+    }
+}
