@@ -1,1 +1,11 @@
-//! Behaviour of Quarr through its public surface.
+//! Behaviour through the public surface of the crates.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "these are tests; Clippy exempts only the functions marked so, not their helpers"
+)]
+
+mod killed_writers;

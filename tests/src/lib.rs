@@ -1,4 +1,7 @@
-//! What the integration tests, the demo and the benchmarks share: sample files and wrapped stores.
+//! What the integration tests, the demo and the benchmarks share: sample files and arrays, and a
+//! store that watches and damages.
 
+pub mod arrays;
 pub mod netcdf3;
 pub mod sample;
+pub mod watched;

@@ -150,12 +150,19 @@ impl File {
     }
 
     fn is_record(&self, variable: &Variable) -> bool {
-        variable.dimensions.first().is_some_and(|&d| self.dimensions[d].length.is_none())
+        variable
+            .dimensions
+            .first()
+            .is_some_and(|&d| self.dimensions[d].length.is_none())
     }
 
     /// Elements of a variable in one record, or in all for a fixed-size one.
     fn elements_per_record(&self, variable: &Variable) -> u64 {
-        variable.dimensions.iter().filter_map(|&d| self.dimensions[d].length).product()
+        variable
+            .dimensions
+            .iter()
+            .filter_map(|&d| self.dimensions[d].length)
+            .product()
     }
 
     /// Bytes of a variable in one record with padding. A lone record variable is not padded.
@@ -163,7 +170,11 @@ impl File {
         let bytes = self.elements_per_record(variable) * variable.data_type.size_bytes();
         let lone = self.is_record(variable)
             && self.variables.iter().filter(|v| self.is_record(v)).count() == 1;
-        if lone { bytes } else { bytes.next_multiple_of(4) }
+        if lone {
+            bytes
+        } else {
+            bytes.next_multiple_of(4)
+        }
     }
 
     /// Where each variable's data starts: fixed-size ones in order, then the first record.
@@ -182,7 +193,10 @@ impl File {
     }
 
     fn header(&self, begins: &[u64]) -> io::Result<Vec<u8>> {
-        let mut out = Header { version: self.version, bytes: b"CDF".to_vec() };
+        let mut out = Header {
+            version: self.version,
+            bytes: b"CDF".to_vec(),
+        };
         out.bytes.push(self.version as u8);
         out.count(self.records)?;
         out.list(0x0A, self.dimensions.len())?;
@@ -221,7 +235,9 @@ impl File {
             let until = elements.min(done + ELEMENTS_PER_WRITE);
             buffer.clear();
             for index in done..until {
-                variable.data_type.encode((variable.elements)(first + index), &mut buffer);
+                variable
+                    .data_type
+                    .encode((variable.elements)(first + index), &mut buffer);
             }
             out.write_all(&buffer)?;
             done = until;
@@ -258,7 +274,8 @@ impl Header {
         if self.version == Version::Cdf5 {
             self.bytes.extend(size.to_be_bytes());
         } else {
-            self.bytes.extend(u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
+            self.bytes
+                .extend(u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());
         }
     }
 

@@ -10,18 +10,40 @@ const LONGITUDES: u64 = 180;
 /// A day of hourly air temperature, packed in 16 bits as CF describes, with some missing cells.
 #[must_use]
 pub fn weather() -> File {
-    let time = Dimension { name: "time", length: None };
-    let latitude = Dimension { name: "latitude", length: Some(LATITUDES) };
-    let longitude = Dimension { name: "longitude", length: Some(LONGITUDES) };
+    let time = Dimension {
+        name: "time",
+        length: None,
+    };
+    let latitude = Dimension {
+        name: "latitude",
+        length: Some(LATITUDES),
+    };
+    let longitude = Dimension {
+        name: "longitude",
+        length: Some(LONGITUDES),
+    };
     File {
         version: Version::Offset64,
         dimensions: vec![time, latitude, longitude],
         records: 24,
-        attributes: vec![("Conventions", "CF-1.8".into()), ("title", "a made-up day".into())],
+        attributes: vec![
+            ("Conventions", "CF-1.8".into()),
+            ("title", "a made-up day".into()),
+        ],
         variables: vec![
-            axis("time", 0, Type::Int, "hours since 2020-01-01 00:00:00", |i| i as f64),
-            axis("latitude", 1, Type::Float, "degrees_north", |i| 90.0 - 2.0 * i as f64),
-            axis("longitude", 2, Type::Float, "degrees_east", |i| 2.0 * i as f64),
+            axis(
+                "time",
+                0,
+                Type::Int,
+                "hours since 2020-01-01 00:00:00",
+                |i| i as f64,
+            ),
+            axis("latitude", 1, Type::Float, "degrees_north", |i| {
+                90.0 - 2.0 * i as f64
+            }),
+            axis("longitude", 2, Type::Float, "degrees_east", |i| {
+                2.0 * i as f64
+            }),
             Variable {
                 name: "t2m",
                 dimensions: vec![0, 1, 2],
@@ -39,7 +61,13 @@ pub fn weather() -> File {
     }
 }
 
-fn axis(name: &'static str, dimension: usize, data_type: Type, units: &str, of: fn(u64) -> f64) -> Variable {
+fn axis(
+    name: &'static str,
+    dimension: usize,
+    data_type: Type,
+    units: &str,
+    of: fn(u64) -> f64,
+) -> Variable {
     Variable {
         name,
         dimensions: vec![dimension],
@@ -72,9 +100,18 @@ pub fn large(megabytes: u64) -> File {
     File {
         version: Version::Offset64,
         dimensions: vec![
-            Dimension { name: "time", length: None },
-            Dimension { name: "y", length: Some(ROWS) },
-            Dimension { name: "x", length: Some(COLUMNS) },
+            Dimension {
+                name: "time",
+                length: None,
+            },
+            Dimension {
+                name: "y",
+                length: Some(ROWS),
+            },
+            Dimension {
+                name: "x",
+                length: Some(COLUMNS),
+            },
         ],
         records: (megabytes << 20) / (ROWS * COLUMNS * 4),
         attributes: Vec::new(),

@@ -1,0 +1,86 @@
+"""What xarray shows for a file: the truth that a dataset read through Quarr must equal.
+
+`docs/format.md`, "What importers write": a file opened without decoding, written by xarray as Zarr
+version 3 and opened again.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+import xarray as xr
+
+ENCODING = ("_FillValue", "missing_value", "scale_factor", "add_offset", "units", "calendar", "coordinates")
+
+
+def groups(path: Path) -> list[str]:
+    """Paths of a NetCDF file's groups, the root (``""``) first."""
+
+    def walk(group, prefix: str) -> list[str]:
+        below = [walk(child, f"{prefix}/{name}") for name, child in group.groups.items()]
+        return [prefix] + [path for paths in below for path in paths]
+
+    with netCDF4.Dataset(path) as dataset:
+        return [path.lstrip("/") for path in walk(dataset, "")]
+
+
+def expected(path: Path, group: str, scratch: Path) -> xr.Dataset:
+    """The oracle for one group of a NetCDF file; `scratch` must not exist."""
+    raw = xr.open_dataset(path, group=group or None, decode_cf=False, engine="netcdf4")
+    for variable in raw.variables.values():
+        drop_unholdable_fill(variable)
+    raw.to_zarr(scratch, zarr_format=3)
+    return xr.open_zarr(scratch)
+
+
+def drop_unholdable_fill(variable: xr.Variable) -> None:
+    """The one exception: a `_FillValue` outside the data type, which xarray itself cannot write."""
+    fill = variable.attrs.get("_FillValue")
+    if fill is None or variable.dtype.kind not in "iu":
+        return
+    information = np.iinfo(variable.dtype)
+    if not math.isfinite(fill) or not information.min <= fill <= information.max or fill != int(fill):
+        del variable.attrs["_FillValue"]
+
+
+def assert_same_dataset(found: xr.Dataset, wanted: xr.Dataset) -> None:
+    """Same variables, coordinates, sizes and attributes, and each variable the same."""
+    assert set(found.variables) == set(wanted.variables)
+    assert set(found.coords) == set(wanted.coords)
+    assert dict(found.sizes) == dict(wanted.sizes)
+    assert_same_attributes(found.attrs, wanted.attrs, "dataset")
+    for name in wanted.variables:
+        assert_same_variable(found[name], wanted[name])
+
+
+def assert_same_variable(found: xr.DataArray, wanted: xr.DataArray) -> None:
+    name = wanted.name
+    assert found.dims == wanted.dims, name
+    assert found.dtype == wanted.dtype, name
+    assert_same_attributes(found.attrs, wanted.attrs, name)
+    assert_same_attributes(
+        {key: found.encoding[key] for key in ENCODING if key in found.encoding},
+        {key: wanted.encoding[key] for key in ENCODING if key in wanted.encoding},
+        f"{name} encoding",
+    )
+    np.testing.assert_array_equal(found.values, wanted.values, err_msg=str(name), strict=True)
+
+
+def assert_same_attributes(found: dict, wanted: dict, where) -> None:
+    assert set(found) == set(wanted), where
+    for key, value in wanted.items():
+        assert same_value(found[key], value), (where, key, found[key], value)
+
+
+def same_value(found, wanted) -> bool:
+    """Equal in type, length and value; NaN equals NaN."""
+    if type(found) is not type(wanted):
+        return False
+    if isinstance(wanted, (list, tuple, np.ndarray)):
+        return len(found) == len(wanted) and all(map(same_value, found, wanted))
+    if isinstance(wanted, (float, np.floating)) and math.isnan(wanted):
+        return math.isnan(found)
+    return bool(found == wanted)

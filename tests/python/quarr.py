@@ -1,0 +1,85 @@
+"""The `quarr` binary under test, its server, and what the oracles share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import requests
+
+BIN = Path(os.environ["QUARR_BIN"]) / "quarr"
+
+
+def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs `quarr` and returns its output; fails the test on an unexpected exit status."""
+    done = subprocess.run(
+        [BIN, *map(str, arguments)], capture_output=True, text=True, timeout=600, check=False
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"quarr {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def run_json(*arguments: str | Path):
+    return json.loads(run(*arguments, "--json").stdout)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `quarr serve`."""
+
+    url: str
+
+    def get(self, path: str, **parameters) -> requests.Response:
+        return requests.get(self.url + path, params=parameters, timeout=60)
+
+    def branch_url(self, repo: str, ref: str = "main") -> str:
+        """The Zarr store that follows a ref."""
+        return f"{self.url}/v1/repos/{repo}/refs/{ref}/zarr"
+
+    def pinned_url(self, repo: str, ref: str = "main") -> str:
+        """The Zarr store of the commit that a ref is at now, as the server hands it out."""
+        answer = self.get(f"/v1/repos/{repo}/refs/{ref}")
+        answer.raise_for_status()
+        url = answer.json()["zarr_url"]
+        return url if url.startswith("http") else self.url + url
+
+    def data_url(self, repo: str, path: str, what: str = "data", ref: str = "main") -> str:
+        return f"/v1/repos/{repo}/refs/{ref}/{what}/{quote(path)}"
+
+
+class ServerProcess:
+    """Starts a server on a free port and stops it; its output is shown when a test fails."""
+
+    def __init__(self, store: Path) -> None:
+        self.process = subprocess.Popen(
+            [BIN, "serve", "--store", store, "--listen", "127.0.0.1:0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            sys.stdout.write(line)
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                self.server = Server(found[0])
+                break
+        else:
+            raise AssertionError("quarr serve stopped before it listened")
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def _drain(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            sys.stdout.write(line)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(timeout=30) == 0, "quarr serve did not stop cleanly"
