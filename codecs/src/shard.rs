@@ -188,6 +188,24 @@ pub fn verify_shard(bytes: &[u8], id: &Hash, inner_chunks: usize) -> Result<Shar
     Ok(footer)
 }
 
+/// Checks a whole shard of which nothing but its id is known: finds the number of inner chunks in
+/// its hash table.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the bytes are no shard with that id.
+pub fn verify_unknown_shard(bytes: &[u8], id: &Hash) -> Result<ShardFooter, Error> {
+    for inner_chunks in 1..=MAX_INNER_CHUNKS {
+        let Ok(range) = footer_range(bytes.len() as u64, inner_chunks) else {
+            break;
+        };
+        let header = &bytes[range.start as usize..];
+        if header.starts_with(MAGIC) && header[4..8] == (inner_chunks as u32).to_le_bytes() {
+            return verify_shard(bytes, id, inner_chunks);
+        }
+    }
+    Err(corrupt("no hash table"))
+}
+
 /// Checks the bytes of a chunk that is not a shard.
 ///
 /// # Errors

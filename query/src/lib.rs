@@ -1,1 +1,24 @@
-//! The read path: plan, fetch, decode, assemble or reduce
+//! The read path: a selection becomes few, parallel, verified reads, and these become a tensor.
+//!
+//! ```text
+//! selection ─► plan (pure) ─► fetch (ranged reads, hashes checked, cached) ─► decode on the pool
+//!                                                                            ├► places in the output
+//!                                                                            └► partials, merged in order
+//! ```
+//!
+//! Architecture invariants: the reads of a [`Plan`] cover every selected element exactly once; bytes
+//! that leave `fetch` were verified; caches hold immutable things only.
+
+mod engine;
+mod error;
+mod fetch;
+mod output;
+mod plan;
+mod pool;
+mod verify;
+
+pub use engine::{Engine, Settings};
+pub use error::Error;
+pub use fetch::ArrayReader;
+pub use plan::{ChunkRead, Plan};
+pub use verify::Report;

@@ -12,5 +12,8 @@ pub(crate) const CONCURRENT_REQUESTS: usize = 16;
 pub(crate) async fn all<T: Send>(
     requests: Vec<BoxFuture<'_, Result<T, Error>>>,
 ) -> Result<Vec<T>, Error> {
-    futures::stream::iter(requests).buffered(CONCURRENT_REQUESTS).try_collect().await
+    futures::stream::iter(requests)
+        .buffered(CONCURRENT_REQUESTS)
+        .try_collect()
+        .await
 }

@@ -44,4 +44,4 @@ pub use snapshot::{ArrayNode, GroupNode, Node, Snapshot, statistics_metadata};
 pub use store::{Put, Store};
 pub use transaction::{CommitOptions, Transaction};
 pub use tree::{NodeKind, StatisticsRoot, TreeRow};
-pub use verify::{Damage, Found, Scope};
+pub use verify::{Damage, Found, Scope, check_unreferenced};

@@ -14,11 +14,11 @@ use array::{Region, shape};
 use futures::future::BoxFuture;
 use moka::sync::Cache;
 
-use crate::{Error, concurrent};
 use crate::layout::{LEVEL_BITS, Layout};
 use crate::object::object_key;
 use crate::page::{self, Page, PageRow};
 use crate::store::{Put, Store};
+use crate::{Error, concurrent};
 
 /// A page is checked against its place in a tree, so the place is part of the key.
 type PageKey = (Hash, Layout, u32, u128);
@@ -181,7 +181,8 @@ impl<R: PageRow> Pages<R> {
                 let (layout, region) = (layout.clone(), region.clone());
                 below.push(Box::pin(async move {
                     let mut rows = Vec::new();
-                    self.collect(child, layout, level - 1, page, region, &mut rows).await?;
+                    self.collect(child, layout, level - 1, page, region, &mut rows)
+                        .await?;
                     Ok(rows)
                 }));
             }
@@ -280,13 +281,17 @@ impl<R: PageRow> Pages<R> {
                 let mut below: Vec<BoxFuture<'_, Result<RowChange<R>, Error>>> = Vec::new();
                 for group in groups {
                     let first = group[0].0 >> free << free;
-                    let child = before.as_ref().and_then(|page| page.find(first)).and_then(R::child);
+                    let child = before
+                        .as_ref()
+                        .and_then(|page| page.find(first))
+                        .and_then(R::child);
                     let base = child.map(|(id, _)| id);
                     let below_page = Layout::page(first, level - 1);
                     let built = self.build(base, layout, level - 1, below_page, group, finish_leaf);
                     below.push(Box::pin(async move {
                         let row = built.await?;
-                        let row = row.map(|(id, rows)| R::inner(layout.coordinate(first), id, &rows));
+                        let row =
+                            row.map(|(id, rows)| R::inner(layout.coordinate(first), id, &rows));
                         Ok((first, row))
                     }));
                 }

@@ -33,7 +33,6 @@ use crate::store::Store;
 use crate::tree::{NodeKind, StatisticsRoot, TreeRow};
 use crate::{CommitId, Error};
 
-
 /// Who commits, why, and where the data came from.
 #[derive(Clone, Debug, Default)]
 pub struct CommitOptions {

@@ -367,7 +367,8 @@ impl Trees {
                     let mut below: Vec<BoxFuture<'_, Result<Vec<TreeRow>, Error>>> = Vec::new();
                     for row in rows {
                         below.push(Box::pin(async move {
-                            self.members_of_page(self.load_child(row, *level).await?).await
+                            self.members_of_page(self.load_child(row, *level).await?)
+                                .await
                         }));
                     }
                     let below = concurrent::all(below).await?;

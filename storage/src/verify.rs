@@ -10,6 +10,7 @@ use crate::log::{CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
 use crate::object::{object_key, shard_key};
 use crate::page::{ChunkRow, Location};
 use crate::repository::Repository;
+use crate::row_file;
 use crate::snapshot::{ArrayNode, Node, Snapshot};
 use crate::tree::NodeKind;
 use crate::{CommitId, Error};
@@ -316,4 +317,37 @@ impl Walk {
         self.found.arrays.push((array, rows));
         Ok(())
     }
+}
+
+/// Checks an object nothing refers to against its own name: a commit, document or page left by a
+/// writer that failed or lost a race, or a checkpoint.
+///
+/// # Errors
+/// Why it is not what its name says.
+pub fn check_unreferenced(key: &str, bytes: &[u8]) -> Result<(), String> {
+    if let Some(name) = key.strip_prefix("objects/") {
+        let id: Hash = name
+            .replace('/', "")
+            .parse()
+            .map_err(|_| "not the name of an object")?;
+        let is_named = [hash::Kind::Commit, hash::Kind::Document]
+            .into_iter()
+            .any(|kind| hash::hash(kind, bytes) == id);
+        // The rows of a page cannot be rebuilt without its place in a tree; its bytes carry a hash.
+        return if is_named || row_file::decode(bytes).is_ok() {
+            Ok(())
+        } else {
+            Err("its bytes do not match its name".into())
+        };
+    }
+    if let Some(sequence) = key
+        .strip_prefix("checkpoints/")
+        .and_then(|name| name.strip_suffix(".json"))
+    {
+        let sequence = sequence
+            .parse()
+            .map_err(|_| "not the name of a checkpoint")?;
+        return LogState::decode_checkpoint(sequence, bytes).map(drop);
+    }
+    Err("nothing in a repository has this name".into())
 }

@@ -1,0 +1,292 @@
+//! Checks everything a repository stores, the bytes of its chunks included.
+
+use std::collections::{BTreeMap, HashSet};
+
+use array::{ChunkIndex, Elements, Hash, Region, Statistics};
+use bytes::Bytes;
+use codecs::{verify_plain, verify_shard};
+use compute::cf::Missing;
+use futures::StreamExt as _;
+use storage::{ArrayNode, ChunkKind, ChunkRow, Damage, Repository, Scope};
+
+use crate::engine::Engine;
+use crate::{ArrayReader, Error};
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Everything that is not as it was written, each named by its object.
+    pub damage: Vec<Damage>,
+    /// Log entries checked.
+    pub entries: u64,
+    /// Commits checked.
+    pub commits: u64,
+    /// Objects checked, chunks included.
+    pub objects: u64,
+    /// Stored chunks whose bytes were checked.
+    pub chunks: u64,
+    /// Bytes of those chunks.
+    pub chunk_bytes: u64,
+    /// Objects that nothing refers to: left by writers that failed or lost a race. No damage.
+    pub unreferenced: u64,
+}
+
+impl Engine {
+    /// Verifies a repository. Every byte in scope is read; `deep` also decodes every chunk and
+    /// recomputes the statistics.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the store failed. Damage is not an error but part of the report.
+    pub async fn verify(
+        &self,
+        repository: &Repository,
+        scope: &Scope,
+        deep: bool,
+    ) -> Result<Report, Error> {
+        let mut found = repository.verify(scope).await?;
+        let mut report = Report {
+            damage: std::mem::take(&mut found.damage),
+            entries: found.entries,
+            commits: found.commits,
+            ..Report::default()
+        };
+        let mut seen: HashSet<(Hash, Hash)> = HashSet::new();
+        for (node, rows) in std::mem::take(&mut found.arrays) {
+            let array = match self.open(node.clone()) {
+                Ok(array) => array,
+                Err(error) => {
+                    let object = node.path().to_string();
+                    report.damage.push(Damage {
+                        object,
+                        reason: error.to_string(),
+                    });
+                    continue;
+                }
+            };
+            let statistics = if deep {
+                self.stored_statistics(&node, &mut report).await?
+            } else {
+                None
+            };
+            // The same object may serve many commits; under one set of metadata it is read once.
+            let fresh: Vec<ChunkRow> = rows
+                .into_iter()
+                .filter(|row| {
+                    deep && statistics.is_some() || seen.insert((row.id, node.document_hash()))
+                })
+                .collect();
+            let mut checks = futures::stream::iter(fresh)
+                .map(|row| self.check_chunk(array.clone(), row, deep))
+                .buffer_unordered(2 * self.pool.threads());
+            while let Some((row, result)) = checks.next().await {
+                report.chunks += 1;
+                report.chunk_bytes += row.length;
+                match result {
+                    Err(Error::Storage(error @ storage::Error::Store { .. })) => {
+                        return Err(error.into());
+                    }
+                    Err(Error::Storage(error)) => {
+                        report
+                            .damage
+                            .push(Damage::new(&node.chunk_object(&row), &error));
+                    }
+                    Err(error) => {
+                        let object = node.chunk_object(&row);
+                        report.damage.push(Damage {
+                            object,
+                            reason: error.to_string(),
+                        });
+                    }
+                    Ok(computed) => {
+                        if let (Some(stored), Some(computed)) = (&statistics, computed)
+                            && stored.get(&row.index) != Some(&computed)
+                        {
+                            let object =
+                                format!("statistics of {} chunk {}", node.path(), row.index);
+                            let reason = "they are not those of the data".to_owned();
+                            report.damage.push(Damage { object, reason });
+                        }
+                    }
+                }
+            }
+        }
+        report.objects = found.objects.len() as u64;
+        if *scope == Scope::Everything {
+            self.check_unreferenced(repository, &found.objects, &mut report)
+                .await?;
+        }
+        report.damage.sort();
+        report.damage.dedup();
+        Ok(report)
+    }
+
+    async fn stored_statistics(
+        &self,
+        node: &ArrayNode,
+        report: &mut Report,
+    ) -> Result<Option<BTreeMap<ChunkIndex, Statistics>>, Error> {
+        let grid = Region::whole(&node.metadata().grid().grid_shape());
+        match node.statistics(&grid).await {
+            Ok(rows) => Ok(rows.map(|rows| rows.into_iter().collect())),
+            Err(error @ storage::Error::Store { .. }) => Err(error.into()),
+            Err(error) => {
+                report
+                    .damage
+                    .push(Damage::new(&node.path().to_string(), &error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads one chunk past all caches and checks it; deep, gives the statistics of its cells.
+    async fn check_chunk(
+        &self,
+        array: ArrayReader,
+        row: ChunkRow,
+        deep: bool,
+    ) -> (ChunkRow, Result<Option<Statistics>, Error>) {
+        let bytes = match array.node.chunk_bytes(&row, 0..row.length).await {
+            Ok(bytes) => bytes,
+            Err(error) => return (row, Err(error.into())),
+        };
+        let checked = row.clone();
+        let result = self
+            .pool
+            .run(move || check_bytes(&array, &checked, &bytes, deep))
+            .await;
+        (row, result)
+    }
+
+    /// Objects nothing refers to must still be what their names say.
+    async fn check_unreferenced(
+        &self,
+        repository: &Repository,
+        referenced: &std::collections::BTreeSet<String>,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let store = repository.store();
+        for (key, _) in store.list("").await? {
+            if referenced.contains(&key) || key == "log/_hint.json" {
+                continue;
+            }
+            report.unreferenced += 1;
+            let Some(bytes) = store.get(&key).await? else {
+                continue;
+            };
+            if let Err(reason) = check_loose(&key, &bytes) {
+                report.damage.push(Damage {
+                    object: key,
+                    reason,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_bytes(
+    array: &ArrayReader,
+    row: &ChunkRow,
+    bytes: &Bytes,
+    deep: bool,
+) -> Result<Option<Statistics>, Error> {
+    let codec = &array.codec;
+    let corrupt = |error: codecs::Error| array.corrupt(row, error);
+    let encoded: Vec<Option<Bytes>> = match row.kind {
+        ChunkKind::Plain => {
+            verify_plain(bytes, &row.id).map_err(corrupt)?;
+            vec![Some(bytes.clone())]
+        }
+        ChunkKind::Shard => {
+            let footer = verify_shard(bytes, &row.id, codec.inner_chunks()).map_err(corrupt)?;
+            let entries = footer.entries().iter();
+            entries
+                .map(|entry| {
+                    entry.map(|e| bytes.slice(e.offset as usize..(e.offset + e.length) as usize))
+                })
+                .collect()
+        }
+    };
+    if !deep {
+        return Ok(None);
+    }
+    let metadata = array.metadata();
+    let in_array = metadata.grid().chunk_region_in_array(&row.index);
+    let count = codec.chunk_shape().iter().product::<u64>();
+    let fill = codec.fill_value().as_bytes();
+    let Elements::Fixed(mut cells) = Elements::repeat(&metadata.data_type, fill, count)? else {
+        for encoded in encoded.iter().flatten() {
+            codec.decode(encoded).map_err(corrupt)?;
+        }
+        return Ok(None);
+    };
+    for (index, encoded) in encoded.iter().enumerate() {
+        let Some(encoded) = encoded else { continue };
+        let region = codec.inner_region(index).map_err(corrupt)?;
+        let mut decoded = vec![0; codec.decoded_bytes()];
+        codec.decode_into(encoded, &mut decoded).map_err(corrupt)?;
+        copy_region(
+            &decoded,
+            &region,
+            &mut cells,
+            codec.chunk_shape(),
+            fill.len(),
+        );
+    }
+    let missing = Missing::from_attributes(&metadata.data_type, &metadata.attributes)?;
+    let inside: Vec<compute::gather::AxisPart> = in_array
+        .shape()
+        .iter()
+        .map(|&length| {
+            let places: Vec<u64> = (0..length).collect();
+            compute::gather::AxisPart {
+                source: places.clone(),
+                target: places,
+            }
+        })
+        .collect();
+    let cells = compute::gather::gather(&cells, &inside, codec.chunk_shape(), fill.len());
+    Ok(compute::statistics(&metadata.data_type, &cells, &missing))
+}
+
+/// Copies a decoded inner chunk to its box in the cells of the whole chunk.
+fn copy_region(
+    decoded: &[u8],
+    region: &Region,
+    cells: &mut [u8],
+    chunk_shape: &[u64],
+    size: usize,
+) {
+    let parts: Vec<compute::gather::AxisPart> = (0..chunk_shape.len())
+        .map(|axis| compute::gather::AxisPart {
+            source: (0..region.shape()[axis]).collect(),
+            target: region.range(axis).collect(),
+        })
+        .collect();
+    compute::gather::for_each_run(&parts, region.shape(), chunk_shape, |from, to, count| {
+        let (from, to, length) = (
+            from as usize * size,
+            to as usize * size,
+            count as usize * size,
+        );
+        cells[to..to + length].copy_from_slice(&decoded[from..from + length]);
+    });
+}
+
+/// Checks an object nothing refers to against its own name.
+fn check_loose(key: &str, bytes: &[u8]) -> Result<(), String> {
+    if let Some(name) = key.strip_prefix("shards/") {
+        let id: Hash = name
+            .replace('/', "")
+            .parse()
+            .map_err(|_| "not the name of a shard")?;
+        return if verify_plain(bytes, &id).is_ok()
+            || codecs::shard::verify_unknown_shard(bytes, &id).is_ok()
+        {
+            Ok(())
+        } else {
+            Err("its bytes do not match its name".into())
+        };
+    }
+    storage::check_unreferenced(key, bytes)
+}
