@@ -5,17 +5,13 @@ A location is the URL of a Zarr view or the folder of an exported one.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
-import requests
 import tensorstore
 import zarr
 
 
 def read_with_zarr_python(location: str, path: str, index) -> np.ndarray:
-    return np.asarray(zarr.open_array(f"{location}/{path}".rstrip("/"), mode="r")[index])
+    return np.asarray(zarr.open_array(f"{location}/{path}", mode="r")[index])
 
 
 def read_with_zarrs(location: str, path: str, index) -> np.ndarray:
@@ -27,12 +23,7 @@ def read_with_zarrs(location: str, path: str, index) -> np.ndarray:
             "codec_pipeline.strict": True,
         }
     ):
-        return np.asarray(zarr.open_array(zarrs_location(location, path), mode="r")[index])
-
-
-def zarrs_location(location: str, path: str):
-    """zarrs opens folders and plain HTTP itself; obstore and fsspec stores are turned into those."""
-    return f"{location}/{path}".rstrip("/")
+        return np.asarray(zarr.open_array(f"{location}/{path}", mode="r")[index])
 
 
 def read_with_tensorstore(location: str, path: str, index) -> np.ndarray:
@@ -49,12 +40,3 @@ CLIENTS = {
     "tensorstore": read_with_tensorstore,
     "zarrs": read_with_zarrs,
 }
-
-
-def metadata(location: str, path: str) -> dict:
-    """An array's `zarr.json`."""
-    if location.startswith("http"):
-        answer = requests.get(f"{location}/{path}/zarr.json", timeout=60)
-        answer.raise_for_status()
-        return answer.json()
-    return json.loads((Path(location) / path / "zarr.json").read_text())

@@ -252,7 +252,7 @@ fn fill_of(data_type: &DataType) -> Vec<u8> {
 
 /// A value of the type for each index; some are the type's limits or special ones.
 fn value_of(data_type: &DataType, index: u64) -> Vec<u8> {
-    let signed = [i64::MIN, i64::MAX, 0, -1, 1][index as usize % 5] ^ (index as i64 >> 2);
+    let signed = [i64::MIN, i64::MAX, 0, -1, 1][index as usize % 5];
     let float = [f64::INFINITY, -0.0, 1.5, -0.1, 1e-7][index as usize % 5] * index as f64;
     match data_type {
         DataType::Bool => vec![u8::from(index % 3 == 0)],
@@ -283,13 +283,11 @@ fn value_of(data_type: &DataType, index: u64) -> Vec<u8> {
         }
         other => {
             let size = other.size_bytes().unwrap_or(1);
-            let bytes = signed.to_le_bytes();
-            // The high bytes: where an i64's limits are told from its neighbours.
-            if size <= 8 {
-                bytes[8 - size..].to_vec()
-            } else {
-                bytes.repeat(2)[..size].to_vec()
-            }
+            // The high bytes hold the limits; the low one tells neighbours apart.
+            let bytes = signed.to_le_bytes().repeat(2);
+            let mut value = bytes[8 - size.min(8)..][..size].to_vec();
+            value[0] ^= index as u8 >> 2;
+            value
         }
     }
 }
