@@ -1,1 +1,20 @@
-//! NetCDF and HDF5 files into a transaction, and arrays back out
+//! Files of other formats into a transaction, and arrays back out.
+//!
+//! NetCDF-3 (classic, 64-bit offset, CDF-5), NetCDF-4 and HDF5 come in through one [`Source`]; an
+//! [`import`] is one commit. [`export_zarr`] writes a plain Zarr v3 directory.
+
+mod chunking;
+mod error;
+mod export;
+mod hdf5;
+mod import;
+mod netcdf3;
+mod source;
+mod zarr;
+
+pub use chunking::{Access, Chunking, Lengths, choose as choose_chunking};
+pub use error::Error;
+pub use export::{Exported, document_with_members, export_zarr};
+pub use import::{ImportOptions, Imported, Progress, import};
+pub use source::{Attribute, Attributes, Group, Source, Variable};
+pub use zarr::{Dropped, default_codecs};

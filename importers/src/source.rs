@@ -1,0 +1,143 @@
+//! What a source file holds, whatever its format.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use array::{DataType, Elements, Region};
+
+use crate::Error;
+use crate::hdf5::Hdf5File;
+use crate::netcdf3::NetCdf3File;
+
+/// The value of an attribute, as NumPy would give it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attribute {
+    /// Text.
+    Text(String),
+    /// Several texts.
+    Texts(Vec<String>),
+    /// Integers; one stands for a scalar.
+    Integers(Vec<i128>),
+    /// Floats, widened; one stands for a scalar.
+    Floats(Vec<f64>),
+    /// Truth values; one stands for a scalar.
+    Booleans(Vec<bool>),
+}
+
+/// Attributes in the order of the file.
+pub type Attributes = Vec<(String, Attribute)>;
+
+/// A variable of a source file.
+#[derive(Clone, Debug)]
+pub struct Variable {
+    /// Name in its group.
+    pub name: String,
+    /// Names of its dimensions.
+    pub dimensions: Vec<String>,
+    /// Their lengths.
+    pub shape: Vec<u64>,
+    /// Type of its elements.
+    pub data_type: DataType,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Chunk shape in the file, if it is chunked.
+    pub chunk_shape: Option<Vec<u64>>,
+    /// Where the reader finds it.
+    pub(crate) handle: usize,
+}
+
+/// A group of a source file.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Names from the root down; none for the root.
+    pub path: Vec<String>,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Its variables.
+    pub variables: Vec<Variable>,
+}
+
+/// An open source file. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Source {
+    groups: Arc<Vec<Group>>,
+    reader: Reader,
+}
+
+#[derive(Clone, Debug)]
+enum Reader {
+    NetCdf3(Arc<NetCdf3File>),
+    Hdf5(Arc<Hdf5File>),
+}
+
+impl Source {
+    /// Opens a file, whose format its first bytes tell.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if it cannot be read, [`Error::Malformed`] if it is of no known format or
+    /// contradicts its own, [`Error::Unsupported`] if it holds what cannot be imported.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let read = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut start = [0; 8];
+        let mut file = File::open(path).map_err(read)?;
+        if file.metadata().map_err(read)?.is_dir() {
+            return Err(read(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let mut length = 0;
+        while length < start.len() {
+            match file.read(&mut start[length..]).map_err(read)? {
+                0 => break,
+                more => length += more,
+            }
+        }
+        if start.starts_with(b"CDF") {
+            let (file, groups) = NetCdf3File::open(path)?;
+            return Ok(Self {
+                groups: Arc::new(groups),
+                reader: Reader::NetCdf3(Arc::new(file)),
+            });
+        }
+        // An HDF5 superblock may come after a user block; the library looks for it.
+        if start == *b"\x89HDF\r\n\x1a\n" || Hdf5File::is_hdf5(path) {
+            let (file, groups) = Hdf5File::open(path)?;
+            return Ok(Self {
+                groups: Arc::new(groups),
+                reader: Reader::Hdf5(Arc::new(file)),
+            });
+        }
+        let reason = "it is neither NetCDF-3 (starts with CDF) nor NetCDF-4 or HDF5".to_owned();
+        Err(Error::Malformed {
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
+    /// All groups, parents first.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// What the format is called.
+    pub fn format(&self) -> &'static str {
+        match &self.reader {
+            Reader::NetCdf3(file) => file.format(),
+            Reader::Hdf5(file) => file.format(),
+        }
+    }
+
+    /// Reads a box of a variable, in C order and little-endian. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Malformed`] if the file does not give it.
+    pub fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
+        match &self.reader {
+            Reader::NetCdf3(file) => file.read(variable, region).map(Elements::Fixed),
+            Reader::Hdf5(file) => file.read(variable, region),
+        }
+    }
+}
