@@ -8,4 +8,8 @@
     reason = "these are tests; Clippy exempts only the functions marked so, not their helpers"
 )]
 
+mod damage;
 mod killed_writers;
+mod reductions;
+mod requests;
+mod support;

@@ -5,9 +5,10 @@
 
 use array::{
     ArrayMetadata, ChunkIndex, CodecMetadata, DataType, Elements, FillValue, Region, RegularGrid,
-    VariableElements, shape,
+    Statistics, VariableElements, shape,
 };
 use codecs::ArrayCodec;
+use compute::cf::Missing;
 use serde_json::{Value, json};
 use storage::{ChunkKind, Transaction};
 
@@ -94,8 +95,9 @@ impl SampleArray {
                 codecs::ChunkKind::Shard => ChunkKind::Shard,
                 codecs::ChunkKind::Plain => ChunkKind::Plain,
             };
+            let statistics = self.statistics(&inside)?;
             transaction
-                .put_chunk(&path, index, kind, chunk.id, chunk.bytes, None)
+                .put_chunk(&path, index, kind, chunk.id, chunk.bytes, statistics)
                 .await?;
         }
         Ok(())
@@ -117,6 +119,21 @@ impl SampleArray {
             Elements::Fixed(_) => Elements::Fixed(cells.concat()),
             Elements::Variable(_) => Elements::Variable(cells.into_iter().collect()),
         })
+    }
+
+    /// The statistics of the cells in a region of the array.
+    fn statistics(&self, region: &Region) -> Result<Option<Statistics>, Error> {
+        let shape = self.metadata.shape();
+        let cells: Vec<u64> = region
+            .positions()
+            .map(|at| shape::linear_index(&at, shape))
+            .collect();
+        let Elements::Fixed(bytes) = self.gather(&cells) else {
+            return Ok(None);
+        };
+        let data_type = &self.metadata.data_type;
+        let missing = Missing::from_attributes(data_type, &self.metadata.attributes)?;
+        Ok(compute::statistics(data_type, &bytes, &missing))
     }
 
     /// The element at a C-order index, which must be inside the array.
@@ -255,7 +272,7 @@ fn value_of(data_type: &DataType, index: u64) -> Vec<u8> {
     let signed = [i64::MIN, i64::MAX, 0, -1, 1][index as usize % 5];
     let float = [f64::INFINITY, -0.0, 1.5, -0.1, 1e-7][index as usize % 5] * index as f64;
     match data_type {
-        DataType::Bool => vec![u8::from(index % 3 == 0)],
+        DataType::Bool => vec![u8::from(index.is_multiple_of(3))],
         DataType::Float16 => half::f16::from_f64(float).to_le_bytes().into(),
         DataType::BFloat16 => half::bf16::from_f64(float).to_le_bytes().into(),
         DataType::Float32 => (float as f32).to_le_bytes().into(),
@@ -371,7 +388,7 @@ pub fn every_codec() -> Result<Vec<SampleArray>, Error> {
             let path = format!("codecs/{name}");
             if name == "packbits" {
                 return SampleArray::new(&path, DataType::Bool, &SHAPE, &SHARD, codecs, |i| {
-                    vec![u8::from(i % 3 == 0)]
+                    vec![u8::from(i.is_multiple_of(3))]
                 });
             }
             // Halves: exact under every lossy codec above.

@@ -79,7 +79,7 @@ fn axis(
 
 /// Warm at the equator, a wave around the globe that moves with the hour; every 997th cell missing.
 fn packed_temperature(index: u64) -> f64 {
-    if index % 997 == 0 {
+    if index.is_multiple_of(997) {
         return -32768.0;
     }
     let hour = (index / (LATITUDES * LONGITUDES)) as f64;
