@@ -1,1 +1,11 @@
-//! The quarr binary: HTTP service and command line
+//! The `quarr` binary: HTTP service and command line over the same handlers.
+//!
+//! A handler parses, calls one library function and encodes. Commands that read go through the same
+//! router as HTTP requests, in the process or over the network, so both give the same answers.
+
+pub mod cli;
+pub mod error;
+pub mod format;
+pub mod http;
+pub mod state;
+pub mod target;

@@ -57,9 +57,7 @@ enum Layout {
     /// As this type, without conversion after it.
     Fixed(TypeDescriptor),
     /// As the dataset's own fixed-length strings, padded as the file has it.
-    FixedString {
-        length: usize,
-    },
+    FixedString,
     VariableAscii,
     VariableUtf8,
 }

@@ -1,0 +1,70 @@
+//! `quarr serve`.
+#![expect(clippy::print_stdout, reason = "the address is printed")]
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+use super::Failed;
+use crate::http;
+use crate::state::State;
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Address to listen on. Anything but loopback needs --insecure while there is no
+    /// authentication.
+    #[arg(long, default_value = "127.0.0.1:8686", env = "QUARR_LISTEN")]
+    listen: SocketAddr,
+    /// Serve anyone who reaches the address, without authentication.
+    #[arg(long)]
+    insecure: bool,
+}
+
+pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> {
+    if !args.listen.ip().is_loopback() && !args.insecure {
+        let reason = format!(
+            "listening on {} would let anyone read and change the data: use a loopback address, or --insecure",
+            args.listen
+        );
+        return Err(Failed(reason));
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // Lines for people on a terminal, JSON for collectors elsewhere.
+    if std::io::stderr().is_terminal() {
+        log.init()
+    } else {
+        log.json().init()
+    }
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
+    let address = listener.local_addr()?;
+    println!("Quarr serves {} at http://{address}", state.store().url());
+    axum::serve(listener, http::router(state))
+        .with_graceful_shutdown(stopped())
+        .await?;
+    Ok(())
+}
+
+/// Resolves when the process is asked to stop.
+async fn stopped() {
+    let interrupted = tokio::signal::ctrl_c();
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = interrupted => {}
+        () = terminated => {}
+    }
+}

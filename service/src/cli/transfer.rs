@@ -1,0 +1,349 @@
+//! `quarr import`, `quarr export` and `quarr verify`: long work on a store.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "progress and results are printed"
+)]
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use array::{ResolvedSelection, Selection};
+use clap::Args;
+use compute::cf::Decode;
+use importers::{Access, Exported, ImportOptions, Lengths, Progress, default_codecs};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use storage::{Node, RefExpression, Repository, Scope};
+
+use super::Failed;
+use crate::format::Format;
+use crate::state::State;
+use crate::target::Target;
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// The NetCDF-3, NetCDF-4 or HDF5 file.
+    source: PathBuf,
+    /// Where to: REPO[/GROUP]
+    #[arg(long, value_name = "REPO[/GROUP]")]
+    to: Target,
+    /// The branch to commit to.
+    #[arg(long, default_value = "main")]
+    branch: String,
+    /// How the data will be read: series, maps, both or ml. Decides chunk shapes.
+    #[arg(long = "for", default_value = "both", value_name = "ACCESS")]
+    access: Access,
+    /// Lengths of inner chunks by dimension, like time=24,lat=90.
+    #[arg(
+        long,
+        default_value = "",
+        value_name = "DIM=N,…",
+        hide_default_value = true
+    )]
+    chunks: Lengths,
+    /// Lengths of shards by dimension.
+    #[arg(
+        long,
+        default_value = "",
+        value_name = "DIM=N,…",
+        hide_default_value = true
+    )]
+    shards: Lengths,
+    /// Variables to leave out, comma separated.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    skip: Vec<String>,
+    /// What the commit is for.
+    #[arg(
+        short,
+        long,
+        default_value = "",
+        value_name = "MSG",
+        hide_default_value = true
+    )]
+    message: String,
+    /// Memory for shards being written, in MiB.
+    #[arg(long, default_value_t = 192, value_name = "MIB")]
+    memory_mib: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// REPO[@REF][/PATH]
+    target: Target,
+    /// A new Zarr directory, or for an array a file ending in .npy
+    destination: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// REPO[@REF]; without a ref the whole history and every object.
+    target: Target,
+    /// Decode every chunk and recompute the statistics too.
+    #[arg(long)]
+    deep: bool,
+}
+
+/// A bar on a terminal, a line every tenth elsewhere.
+struct Meter {
+    bar: Option<ProgressBar>,
+    tenth: Mutex<u64>,
+    started: Instant,
+}
+
+impl Meter {
+    fn new() -> Self {
+        let style = "{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left  {msg}";
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self {
+            bar,
+            tenth: Mutex::new(0),
+            started: Instant::now(),
+        }
+    }
+
+    fn show(&self, progress: &Progress) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.total_bytes);
+            bar.set_position(progress.bytes);
+            bar.set_message(progress.variable.clone());
+            return;
+        }
+        let tenth = 10 * progress.bytes / progress.total_bytes.max(1);
+        let mut last = self
+            .tenth
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if tenth > *last {
+            *last = tenth;
+            let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
+            let rate = progress.bytes as f64 / 1e6 / seconds;
+            let left = (progress.total_bytes - progress.bytes.min(progress.total_bytes)) as f64
+                / 1e6
+                / rate.max(1e-9);
+            eprintln!(
+                "{}0 %  {} of {} MB  {} of {} chunks  {rate:.0} MB/s  {left:.0} s left  {}",
+                tenth,
+                progress.bytes / 1_000_000,
+                progress.total_bytes / 1_000_000,
+                progress.shards,
+                progress.total_shards,
+                progress.variable,
+            );
+        }
+    }
+
+    fn done(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn author() -> String {
+    std::env::var("QUARR_AUTHOR")
+        .or_else(|_| std::env::var("USER"))
+        .unwrap_or_else(|_| "quarr".into())
+}
+
+pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Result<(), Failed> {
+    if args.to.has_reference || args.to.slice.is_some() {
+        return Err(Failed(
+            "--to takes REPO[/GROUP]; the branch goes with --branch".into(),
+        ));
+    }
+    // Before a repository is made for it: the file must be readable.
+    let source = args.source.clone();
+    tokio::task::spawn_blocking(move || importers::Source::open(&source)).await??;
+    let store = state.store().under(args.to.repository.as_str());
+    let repository = match Repository::open(store.clone()).await {
+        Err(storage::Error::NotFound { .. }) => Repository::create(store, &author()).await?,
+        other => other?,
+    };
+    let options = ImportOptions {
+        source: args.source.clone(),
+        group: args.to.path.clone(),
+        branch: args.branch.parse()?,
+        author: author(),
+        message: args.message,
+        access: args.access,
+        inner_lengths: args.chunks,
+        shard_lengths: args.shards,
+        codecs: default_codecs(),
+        skip: args.skip.into_iter().collect::<BTreeSet<_>>(),
+        memory_bytes: args.memory_mib.max(1) << 20,
+    };
+    let meter = Meter::new();
+    let imported =
+        importers::import(&repository, &options, &|progress| meter.show(progress)).await?;
+    meter.done();
+    for dropped in &imported.dropped {
+        eprintln!(
+            "warning: {} {} = {} is left out: {} (kept in the commit's properties)",
+            dropped.variable, dropped.attribute, dropped.value, dropped.reason
+        );
+    }
+    let seconds = meter.started.elapsed().as_secs_f64();
+    if as_json {
+        let body = json!({
+            "commit": imported.commit,
+            "arrays": imported.arrays.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "bytes": imported.bytes,
+            "seconds": seconds,
+        });
+        println!("{body}");
+    } else {
+        println!(
+            "imported {} arrays, {:.1} MB in {seconds:.1} s, as commit {}",
+            imported.arrays.len(),
+            imported.bytes as f64 / 1e6,
+            imported.commit
+        );
+    }
+    Ok(())
+}
+
+async fn open(state: &State, target: &Target) -> Result<(storage::Snapshot, Node), Failed> {
+    let repository = Repository::open(state.store().under(target.repository.as_str())).await?;
+    let expression: RefExpression = target.reference.parse()?;
+    let commit = repository.resolve(&expression).await?.commit;
+    let snapshot = repository.snapshot(commit).await?;
+    let node = snapshot.node(&target.path).await?;
+    Ok((snapshot, node))
+}
+
+pub(super) async fn export(state: &State, args: &ExportArgs, as_json: bool) -> Result<(), Failed> {
+    if args.target.slice.is_some() {
+        return Err(Failed(
+            "export takes whole arrays; use get for a slice".into(),
+        ));
+    }
+    let (snapshot, node) = open(state, &args.target).await?;
+    let is_npy = args
+        .destination
+        .extension()
+        .is_some_and(|extension| extension == "npy");
+    let exported = match (node, is_npy) {
+        (Node::Array(array), true) => export_npy(state, array, &args.destination).await?,
+        (Node::Group(_), true) => {
+            return Err(Failed("an .npy file holds one array: name one".into()));
+        }
+        (node, false) => {
+            importers::export_zarr(state.engine(), &snapshot, node, &args.destination, &|_| {})
+                .await?
+        }
+    };
+    if as_json {
+        let body = json!({ "arrays": exported.arrays, "chunks": exported.chunks, "bytes": exported.bytes });
+        println!("{body}");
+    } else {
+        println!(
+            "exported {} arrays, {} chunks, {:.1} MB to {}",
+            exported.arrays,
+            exported.chunks,
+            exported.bytes as f64 / 1e6,
+            args.destination.display()
+        );
+    }
+    Ok(())
+}
+
+async fn export_npy(
+    state: &State,
+    array: storage::ArrayNode,
+    path: &Path,
+) -> Result<Exported, Failed> {
+    let reader = state.engine().open(array)?;
+    let selection: ResolvedSelection =
+        Selection::all().resolve(reader.metadata().shape(), array::Bounds::Clamp)?;
+    let tensor = state
+        .engine()
+        .read(&reader, &selection, Decode::Raw)
+        .await?;
+    let bytes = Format::Npy
+        .encode(&tensor, &[])
+        .map_err(|failure| Failed(failure.problem().detail.clone()))?;
+    std::fs::write(path, &bytes)
+        .map_err(|error| Failed(format!("cannot write {}: {error}", path.display())))?;
+    Ok(Exported {
+        arrays: 1,
+        chunks: 0,
+        bytes: bytes.len() as u64,
+    })
+}
+
+pub(super) async fn verify(
+    state: &State,
+    args: &VerifyArgs,
+    as_json: bool,
+) -> Result<ExitCode, Failed> {
+    if !args.target.path.is_root() || args.target.slice.is_some() {
+        return Err(Failed("verify takes REPO or REPO@REF".into()));
+    }
+    let repository = Repository::open(state.store().under(args.target.repository.as_str())).await?;
+    let scope = if args.target.has_reference {
+        let expression: RefExpression = args.target.reference.parse()?;
+        Scope::Commit(repository.resolve(&expression).await?.commit)
+    } else {
+        Scope::Everything
+    };
+    let started = Instant::now();
+    let report = state
+        .engine()
+        .verify(&repository, &scope, args.deep)
+        .await?;
+    if as_json {
+        let damage = report
+            .damage
+            .iter()
+            .map(|d| json!({ "object": d.object, "reason": d.reason }));
+        let body = json!({
+            "ok": report.damage.is_empty(),
+            "damage": damage.collect::<Vec<_>>(),
+            "entries": report.entries,
+            "commits": report.commits,
+            "objects": report.objects,
+            "chunks": report.chunks,
+            "chunk_bytes": report.chunk_bytes,
+            "unreferenced": report.unreferenced,
+        });
+        println!("{body}");
+    } else {
+        for damage in &report.damage {
+            println!("damaged: {}: {}", damage.object, damage.reason);
+        }
+        println!(
+            "{}: {} log entries, {} commits, {} objects, {} chunks ({:.1} MB) in {:.1} s; {} unreferenced",
+            if report.damage.is_empty() {
+                "verified"
+            } else {
+                "DAMAGED"
+            },
+            report.entries,
+            report.commits,
+            report.objects,
+            report.chunks,
+            report.chunk_bytes as f64 / 1e6,
+            started.elapsed().as_secs_f64(),
+            report.unreferenced
+        );
+    }
+    if report.damage.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Failed(format!(
+        "{} of {} is damaged",
+        report.damage.len(),
+        args.target.repository
+    )))
+}

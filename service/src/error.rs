@@ -1,0 +1,276 @@
+//! Errors as HTTP answers: RFC 9457 problem details. The one place where every error of every crate
+//! chooses its status.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tracing::error;
+
+/// A problem, as it is sent.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Stable name of the kind of problem, a relative URL.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What kind of problem, in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// This problem: what is wrong, where, and what to do.
+    pub detail: String,
+    /// The request parameter that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
+    /// The limit that was passed, with its unit in the detail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Names that exist and look like the one that does not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suggestions: Vec<String>,
+}
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub struct Failure {
+    problem: Box<Problem>,
+    /// What a 5xx hides from the client and tells the log.
+    cause: Option<String>,
+}
+
+impl Failure {
+    fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        let problem = Problem {
+            kind: format!("/problems/{kind}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            parameter: None,
+            limit: None,
+            suggestions: Vec::new(),
+        };
+        Self {
+            problem: Box::new(problem),
+            cause: None,
+        }
+    }
+
+    /// A request that is wrong in itself.
+    pub fn bad_request(parameter: &str, detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "The request is not valid",
+            detail,
+        )
+        .about(parameter)
+    }
+
+    /// Nothing has this name.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "There is no such thing",
+            detail,
+        )
+    }
+
+    /// The format asked for cannot hold the answer.
+    pub fn not_acceptable(detail: impl Into<String>) -> Self {
+        let title = "The answer has no such format";
+        Self::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", title, detail).about("f")
+    }
+
+    /// A condition of the request does not hold.
+    pub fn precondition(parameter: &str, detail: impl Into<String>) -> Self {
+        let title = "A condition of the request does not hold";
+        Self::new(
+            StatusCode::PRECONDITION_FAILED,
+            "precondition-failed",
+            title,
+            detail,
+        )
+        .about(parameter)
+    }
+
+    /// More than the service gives at once.
+    pub fn too_large(limit: u64, detail: impl Into<String>) -> Self {
+        let mut failure = Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "The answer is too large",
+            detail,
+        );
+        failure.problem.limit = Some(limit);
+        failure
+    }
+
+    /// A range that lies outside the object.
+    pub fn range(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range",
+            "The range lies outside the object",
+            detail,
+        )
+    }
+
+    fn meaningless(detail: impl Into<String>) -> Self {
+        let title = "The request has no answer";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-answer", title, detail)
+    }
+
+    fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "conflict",
+            "Someone else was first",
+            detail,
+        )
+    }
+
+    fn corrupt(detail: String) -> Self {
+        let title = "Stored data is damaged";
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "damaged",
+            title,
+            detail.clone(),
+        )
+        .because(detail)
+    }
+
+    fn unavailable(cause: String) -> Self {
+        let title = "The object store does not answer";
+        let detail = "the object store did not answer as it should; try again later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", title, detail).because(cause)
+    }
+
+    fn about(mut self, parameter: &str) -> Self {
+        self.problem.parameter = Some(parameter.to_owned());
+        self
+    }
+
+    fn because(mut self, cause: String) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// The problem that is sent.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        if let Some(cause) = &self.cause {
+            error!(status = self.problem.status, %cause, "request failed");
+        }
+        let status =
+            StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.problem).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}
+
+impl From<array::Error> for Failure {
+    fn from(error: array::Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            array::Error::Invalid { what, .. } => Self::bad_request(what, detail),
+            array::Error::OutOfBounds { .. } => Self::bad_request("slice", detail),
+            array::Error::Unsupported { .. } => Self::meaningless(detail),
+            array::Error::TooLarge { .. } => Self::too_large(isize::MAX as u64, detail),
+        }
+    }
+}
+
+impl From<storage::Error> for Failure {
+    fn from(error: storage::Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            storage::Error::NotFound { suggestions, .. } => {
+                let mut failure = Self::not_found(detail);
+                failure.problem.suggestions = suggestions;
+                failure
+            }
+            storage::Error::AlreadyExists { .. } | storage::Error::Conflict { .. } => {
+                Self::conflict(detail)
+            }
+            storage::Error::Invalid { what, .. } => Self::bad_request(what, detail),
+            storage::Error::Corrupt { .. } | storage::Error::Missing { .. } => {
+                Self::corrupt(detail)
+            }
+            storage::Error::Unknown { .. } => {
+                let title = "It is not known whether the commit went through";
+                Self::new(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "unknown-outcome",
+                    title,
+                    detail.clone(),
+                )
+                .because(detail)
+            }
+            storage::Error::Clock { .. } => Self::unavailable(detail),
+            storage::Error::Array(error) => error.into(),
+            storage::Error::Store { .. } => Self::unavailable(chain(&error)),
+        }
+    }
+}
+
+impl From<compute::Error> for Failure {
+    fn from(error: compute::Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            compute::Error::Undefined { .. } | compute::Error::Empty { .. } => {
+                Self::meaningless(detail)
+            }
+            compute::Error::Attribute { .. } => Self::meaningless(format!(
+                "{detail}: ask for decode=raw to read the values as stored"
+            )),
+            compute::Error::UnknownReducer { .. } => Self::bad_request("reduce", detail),
+        }
+    }
+}
+
+impl From<query::Error> for Failure {
+    fn from(error: query::Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            query::Error::Storage(error) => error.into(),
+            query::Error::Array(error) => error.into(),
+            query::Error::Compute(error) => error.into(),
+            query::Error::Corrupt { .. } => Self::corrupt(detail),
+            query::Error::Codecs { .. } => Self::meaningless(detail),
+            query::Error::Range { .. } => Self::range(detail),
+            query::Error::Cancelled => Self::unavailable(detail),
+        }
+    }
+}
+
+/// An error and its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Transparent errors repeat the text of their cause.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text.replace('\n', " ")
+}

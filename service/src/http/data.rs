@@ -1,0 +1,346 @@
+//! Slices and reductions.
+
+use array::{Bounds, OutputAxis, ResolvedSelection, Selection, Tensor, shape};
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
+use compute::cf::{CfDecoder, Decode};
+use compute::{Reducer, Reduction};
+use query::ArrayReader;
+use serde::Deserialize;
+
+use super::answer::{Caching, ok};
+use crate::error::{Failure, Problem};
+use crate::format::Format;
+use crate::state::{Pinned, State, node_path};
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataQuery {
+    /// What to read, as NumPy indexes: `0:10,:,5`, `...,-1`, `[1,4,9]`. All if left out.
+    slice: Option<String>,
+    /// Refuse slices that reach past the array instead of cutting them off.
+    strict: Option<bool>,
+    /// The shape the answer must have, like `3,4`; 412 otherwise.
+    expected_shape: Option<String>,
+    /// `cf` (masked, scaled and offset; the default), `mask`, or `raw`.
+    decode: Option<String>,
+    /// `octet-stream` (the default), `npy` or `json`.
+    f: Option<String>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReduceQuery {
+    /// What to reduce, as in `data`.
+    slice: Option<String>,
+    /// Refuse slices that reach past the array instead of cutting them off.
+    strict: Option<bool>,
+    /// The shape the answer must have, like `3,4`; 412 otherwise.
+    expected_shape: Option<String>,
+    /// `cf` (masked, scaled and offset; the default), `mask`, or `raw`.
+    decode: Option<String>,
+    /// `octet-stream` (the default), `npy` or `json`.
+    f: Option<String>,
+    /// sum, prod, mean, min, max, count, std, var, any, all, argmin or argmax.
+    reduce: String,
+    /// Dimension names or axis numbers of the slice's result, comma separated; all if left out.
+    over: Option<String>,
+    /// Keep reduced dimensions with length 1.
+    keepdims: Option<bool>,
+    /// Leave out NaN; by default for floats.
+    skipna: Option<bool>,
+    /// Delta degrees of freedom of std and var.
+    ddof: Option<u32>,
+    /// Fewest valid values a sum needs.
+    min_count: Option<u64>,
+    /// `float64` gives the accumulator whatever the array's type.
+    dtype: Option<String>,
+}
+
+/// An array and what of it is asked for.
+struct Asked {
+    pinned: Pinned,
+    array: ArrayReader,
+    selection: ResolvedSelection,
+    decode: Decode,
+    format: Format,
+}
+
+impl Asked {
+    async fn new(
+        state: &State,
+        (name, reference, path): &(String, String, String),
+        headers: &HeaderMap,
+        (slice, strict, decode, f): (Option<&str>, Option<bool>, Option<&str>, Option<&str>),
+    ) -> Result<Self, Failure> {
+        let accept = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok());
+        let format = Format::negotiate(f, accept)?;
+        let decode = match decode {
+            None | Some("cf") => Decode::Cf,
+            Some("mask") => Decode::Mask,
+            Some("raw") => Decode::Raw,
+            Some(other) => {
+                return Err(Failure::bad_request(
+                    "decode",
+                    format!("{other:?} is none of cf, mask, raw"),
+                ));
+            }
+        };
+        let selection: Selection = slice.unwrap_or("").parse()?;
+        let pinned = state.snapshot(name, reference).await?;
+        let node = pinned.snapshot.array(&node_path(path)?).await?;
+        let array = state.engine().open(node)?;
+        let bounds = if strict == Some(true) {
+            Bounds::Strict
+        } else {
+            Bounds::Clamp
+        };
+        let selection = selection.resolve(array.metadata().shape(), bounds)?;
+        Ok(Self {
+            pinned,
+            array,
+            selection,
+            decode,
+            format,
+        })
+    }
+
+    /// Names of the dimensions of the slice's result.
+    fn dimensions(&self) -> Vec<Option<String>> {
+        let names = self.array.metadata().dimension_names();
+        let name = |axis: &OutputAxis| match axis {
+            OutputAxis::Array(axis) => names.and_then(|names| names[*axis].clone()),
+            OutputAxis::New => None,
+        };
+        self.selection.output().iter().map(name).collect()
+    }
+
+    fn caching(&self, repository: &str, path: &str, parts: &[&str]) -> Caching {
+        let selection = self.selection.canonical();
+        let mut named = vec![selection.as_str(), self.format.media_type()];
+        let decode = format!("{:?}", self.decode);
+        named.push(&decode);
+        named.extend(parts);
+        Caching::new(&self.pinned, repository, path, &named)
+    }
+
+    fn answer(
+        &self,
+        tensor: &Tensor,
+        dimensions: &[Option<String>],
+        caching: &Caching,
+    ) -> Result<Response, Failure> {
+        let body = self.format.encode(tensor, dimensions)?;
+        let mut response = ok(self.format.media_type(), body);
+        caching.apply(response.headers_mut());
+        if let Ok(value) = HeaderValue::from_str(&Format::tensor_header(tensor)) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static("tensor"), value);
+        }
+        Ok(response)
+    }
+}
+
+fn check_expected(expected: Option<&str>, found: &[u64]) -> Result<(), Failure> {
+    let Some(expected) = expected else {
+        return Ok(());
+    };
+    let lengths: Result<Vec<u64>, _> = expected
+        .split(',')
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .map(str::parse)
+        .collect();
+    let lengths = lengths
+        .map_err(|_| Failure::bad_request("expected_shape", format!("{expected:?} is no shape")))?;
+    if lengths == found {
+        return Ok(());
+    }
+    Err(Failure::precondition(
+        "expected_shape",
+        format!("the answer has shape {found:?}, not {lengths:?}"),
+    ))
+}
+
+fn check_size(state: &State, lengths: &[u64], element_bytes: usize) -> Result<(), Failure> {
+    let limit = state.limits().answer_bytes;
+    let bytes = shape::elements(lengths)
+        .ok()
+        .and_then(|count| count.checked_mul(element_bytes as u64));
+    match bytes {
+        Some(bytes) if bytes <= limit => Ok(()),
+        _ => {
+            let asked = bytes.map_or("over 2^64".to_owned(), |bytes| bytes.to_string());
+            let detail = format!(
+                "shape {lengths:?} is {asked} bytes, the most in one answer is {limit}: ask for parts of it with slice="
+            );
+            Err(Failure::too_large(limit, detail))
+        }
+    }
+}
+
+/// Reads a slice.
+#[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}/data/{path}",
+    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path), DataQuery),
+    responses(
+        (status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
+        (status = 304), (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
+        (status = 412, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn read(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String, String)>,
+    Query(query): Query<DataQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let common = (
+        query.slice.as_deref(),
+        query.strict,
+        query.decode.as_deref(),
+        query.f.as_deref(),
+    );
+    let asked = Asked::new(&state, &path, &headers, common).await?;
+    let shape = asked.selection.output_shape();
+    check_expected(query.expected_shape.as_deref(), &shape)?;
+    let caching = asked.caching(&path.0, &format!("data/{}", path.2), &[]);
+    if let Some(response) = caching.not_modified(&headers) {
+        return Ok(response);
+    }
+    let metadata = asked.array.metadata();
+    let decoder = CfDecoder::new(&metadata.data_type, &metadata.attributes, asked.decode)?;
+    let data_type = decoder
+        .as_ref()
+        .map_or(&metadata.data_type, CfDecoder::data_type);
+    check_size(&state, &shape, data_type.size_bytes().unwrap_or(32))?;
+    let tensor = state
+        .engine()
+        .read(&asked.array, &asked.selection, asked.decode)
+        .await?;
+    asked.answer(&tensor, &asked.dimensions(), &caching)
+}
+
+/// Reduces a slice.
+#[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}/reduce/{path}",
+    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path), ReduceQuery),
+    responses(
+        (status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
+        (status = 304), (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
+        (status = 412, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn reduce(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String, String)>,
+    Query(query): Query<ReduceQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let common = (
+        query.slice.as_deref(),
+        query.strict,
+        query.decode.as_deref(),
+        query.f.as_deref(),
+    );
+    let asked = Asked::new(&state, &path, &headers, common).await?;
+    let reducer: Reducer = query.reduce.parse()?;
+    let as_float64 = match query.dtype.as_deref() {
+        None => false,
+        Some("float64") => true,
+        Some(other) => {
+            return Err(Failure::bad_request(
+                "dtype",
+                format!("{other:?}: only float64 can be asked for"),
+            ));
+        }
+    };
+    let reduction = Reduction {
+        reducer,
+        skip_missing: query.skipna,
+        ddof: query.ddof.unwrap_or(0),
+        min_count: query.min_count.unwrap_or(0),
+        as_float64,
+    };
+    let dimensions = asked.dimensions();
+    let over = axes(query.over.as_deref(), &dimensions)?;
+    // Axes of the array that are reduced; those an index dropped are kept, with length 1.
+    let mut reduced = vec![false; asked.array.metadata().dimensions()];
+    for (place, axis) in asked.selection.output().iter().enumerate() {
+        if let OutputAxis::Array(axis) = axis {
+            reduced[*axis] = over[place];
+        }
+    }
+    let keepdims = query.keepdims.unwrap_or(false);
+    let full_shape = asked.selection.output_shape();
+    let kept = |place: &usize| keepdims || !over[*place];
+    let places: Vec<usize> = (0..full_shape.len()).filter(kept).collect();
+    let shape: Vec<u64> = places
+        .iter()
+        .map(|&p| if over[p] { 1 } else { full_shape[p] })
+        .collect();
+    check_expected(query.expected_shape.as_deref(), &shape)?;
+    check_size(&state, &shape, 8)?;
+    let named = format!("{reduction:?} {reduced:?} {keepdims}");
+    let caching = asked.caching(&path.0, &format!("reduce/{}", path.2), &[&named]);
+    if let Some(response) = caching.not_modified(&headers) {
+        return Ok(response);
+    }
+    let engine = state.engine();
+    let tensor = engine
+        .reduce(
+            &asked.array,
+            &asked.selection,
+            asked.decode,
+            reduction,
+            &reduced,
+        )
+        .await?;
+    let tensor = Tensor { shape, ..tensor };
+    let names: Vec<Option<String>> = places
+        .iter()
+        .map(|&place| dimensions[place].clone())
+        .collect();
+    asked.answer(&tensor, &names, &caching)
+}
+
+/// Which of the dimensions `over` names.
+fn axes(over: Option<&str>, dimensions: &[Option<String>]) -> Result<Vec<bool>, Failure> {
+    let Some(over) = over else {
+        return Ok(vec![true; dimensions.len()]);
+    };
+    let mut reduced = vec![false; dimensions.len()];
+    for name in over
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
+        let named = dimensions
+            .iter()
+            .position(|dimension| dimension.as_deref() == Some(name));
+        let numbered = || {
+            let number: i64 = name.parse().ok()?;
+            let number = if number < 0 {
+                number + dimensions.len() as i64
+            } else {
+                number
+            };
+            usize::try_from(number)
+                .ok()
+                .filter(|&number| number < dimensions.len())
+        };
+        let Some(axis) = named.or_else(numbered) else {
+            let known: Vec<&str> = dimensions.iter().flatten().map(String::as_str).collect();
+            let detail = format!(
+                "{name:?} is no dimension of the slice; it has {}",
+                known.join(", ")
+            );
+            return Err(Failure::bad_request("over", detail));
+        };
+        if std::mem::replace(&mut reduced[axis], true) {
+            return Err(Failure::bad_request(
+                "over",
+                format!("{name:?} is named twice"),
+            ));
+        }
+    }
+    Ok(reduced)
+}

@@ -1,0 +1,101 @@
+//! The HTTP service: [`router`] builds all of it, so tests call it without a socket.
+
+mod answer;
+mod data;
+mod openapi;
+mod refs;
+mod repositories;
+mod zarr;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, Method, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse as _, Response};
+use axum::routing::{get, put};
+use tower_http::cors::{Any, CorsLayer};
+use tower_http::trace::TraceLayer;
+
+use crate::error::Failure;
+use crate::state::State;
+
+pub use openapi::document as openapi_document;
+
+/// The whole application.
+pub fn router(state: State) -> Router {
+    let repository = Router::new()
+        .route(
+            "/",
+            get(repositories::show)
+                .put(repositories::create)
+                .delete(repositories::delete),
+        )
+        .route("/branches", get(refs::list_branches))
+        .route(
+            "/branches/{name}",
+            put(refs::create_branch).delete(refs::delete_branch),
+        )
+        .route("/tags", get(refs::list_tags))
+        .route(
+            "/tags/{name}",
+            put(refs::create_tag).delete(refs::delete_tag),
+        )
+        .route("/log", get(refs::log))
+        .route("/refs/{reference}", get(refs::show))
+        .route("/refs/{reference}/nodes", get(refs::root_node))
+        .route("/refs/{reference}/nodes/", get(refs::root_node))
+        .route("/refs/{reference}/nodes/{*path}", get(refs::node))
+        .route("/refs/{reference}/data/{*path}", get(data::read))
+        .route("/refs/{reference}/reduce/{*path}", get(data::reduce))
+        .route("/refs/{reference}/zarr", get(zarr::root))
+        .route("/refs/{reference}/zarr/", get(zarr::root))
+        .route("/refs/{reference}/zarr/{*key}", get(zarr::key));
+    Router::new()
+        .route("/", get(landing))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(repositories::ready))
+        .route("/v1/limits", get(repositories::limits))
+        .route("/v1/repos", get(repositories::list))
+        .nest("/v1/repos/{repository}", repository)
+        .merge(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi_document()))
+        .fallback(|| async { Failure::not_found("no route has this path; /docs lists them") })
+        .layer(middleware::from_fn(refuse_ambiguous_paths))
+        .layer(cors())
+        .layer(TraceLayer::new_for_http())
+        .with_state(state)
+}
+
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::GET, Method::HEAD])
+        .allow_headers(Any)
+        .expose_headers([
+            header::ACCEPT_RANGES,
+            header::CONTENT_LENGTH,
+            header::CONTENT_LOCATION,
+            header::CONTENT_RANGE,
+            header::ETAG,
+            HeaderName::from_static("tensor"),
+        ])
+}
+
+/// Path segments are decoded once; what would then read as another path is refused.
+async fn refuse_ambiguous_paths(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let lower = path.to_ascii_lowercase();
+    let encoded_slash = lower.contains("%2f") || lower.contains("%5c");
+    let hidden = lower.contains("%00");
+    let dots = lower
+        .split('/')
+        .any(|segment| matches!(segment.replace("%2e", ".").as_str(), "." | ".."));
+    if encoded_slash || hidden || dots {
+        let detail = "the path has an encoded slash, a NUL, or a segment \".\" or \"..\"";
+        return Failure::bad_request("path", detail).into_response();
+    }
+    next.run(request).await
+}
+
+async fn landing() -> Html<&'static str> {
+    Html(include_str!("landing.html"))
+}

@@ -1,0 +1,42 @@
+//! The contract: an OpenAPI document generated from the handlers.
+
+use utoipa::OpenApi;
+
+use super::{data, refs, repositories, zarr};
+use crate::error::Problem;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Quarr",
+        description = "An array object store: versions, verified reads, slices and reductions near the data.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        repositories::list,
+        repositories::show,
+        repositories::create,
+        repositories::delete,
+        repositories::ready,
+        repositories::limits,
+        refs::list_branches,
+        refs::create_branch,
+        refs::delete_branch,
+        refs::list_tags,
+        refs::create_tag,
+        refs::delete_tag,
+        refs::log,
+        refs::show,
+        refs::node,
+        data::read,
+        data::reduce,
+        zarr::key
+    ),
+    components(schemas(Problem))
+)]
+struct Contract;
+
+/// The OpenAPI document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    Contract::openapi()
+}

@@ -1,0 +1,349 @@
+//! Branches, tags, the log, commits and nodes.
+
+use axum::Json;
+use axum::body::Bytes as Body;
+use axum::extract::{Path, Query, State as Shared};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use storage::{LogEntry, Node, Operation, Ref, RefKind, RefName};
+
+use super::answer::Caching;
+use crate::error::{Failure, Problem};
+use crate::state::{Pinned, State, node_path};
+
+/// Log entries in one answer, unless fewer are asked for.
+const MAX_LOG_ENTRIES: usize = 1000;
+
+/// A branch or a tag.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RefInfo {
+    /// Its name.
+    name: String,
+    /// The commit it is at.
+    commit: String,
+}
+
+/// Branches or tags, sorted by name.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RefList {
+    refs: Vec<RefInfo>,
+}
+
+/// Where a new branch or tag starts.
+#[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewRef {
+    /// A branch, tag, commit id or prefix, `x~n` or `x@time`; `main` if left out.
+    #[serde(default)]
+    from: Option<String>,
+}
+
+/// Part of the log.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct LogPage {
+    /// Entries, oldest first.
+    #[schema(value_type = Vec<Object>)]
+    entries: Vec<Value>,
+    /// Pass it as `after` for the entries that follow; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogQuery {
+    /// Number of the entry before the first one wanted.
+    after: Option<u64>,
+    /// Most entries wanted.
+    limit: Option<usize>,
+}
+
+async fn list(state: &State, name: &str, kind: RefKind) -> Result<Json<RefList>, Failure> {
+    let head = state.repository(&name.parse()?).await?.head().await?;
+    let refs = head.refs.iter().filter(|(name, _)| name.kind == kind);
+    let info = |(name, commit): (&Ref, &storage::CommitId)| RefInfo {
+        name: name.name.to_string(),
+        commit: commit.to_string(),
+    };
+    Ok(Json(RefList {
+        refs: refs.map(info).collect(),
+    }))
+}
+
+async fn create(
+    state: &State,
+    path: (String, String),
+    kind: RefKind,
+    body: &Body,
+) -> Result<Response, Failure> {
+    let new: NewRef = if body.is_empty() {
+        NewRef::default()
+    } else {
+        serde_json::from_slice(body)
+            .map_err(|error| Failure::bad_request("body", error.to_string()))?
+    };
+    let repository = state.repository(&path.0.parse()?).await?;
+    let name: RefName = path.1.parse()?;
+    let from = new.from.as_deref().unwrap_or("main").parse()?;
+    let commit = repository.resolve(&from).await?.commit;
+    repository.create_ref(kind, &name, commit, "http").await?;
+    let info = RefInfo {
+        name: name.to_string(),
+        commit: commit.to_string(),
+    };
+    Ok((StatusCode::CREATED, Json(info)).into_response())
+}
+
+async fn delete(
+    state: &State,
+    path: (String, String),
+    kind: RefKind,
+) -> Result<StatusCode, Failure> {
+    let repository = state.repository(&path.0.parse()?).await?;
+    repository
+        .delete_ref(kind, &path.1.parse()?, "http")
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lists the branches.
+#[utoipa::path(get, path = "/v1/repos/{repository}/branches", params(("repository" = String, Path)),
+    responses((status = 200, body = RefList), (status = 404, body = Problem)))]
+pub(crate) async fn list_branches(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+) -> Result<Json<RefList>, Failure> {
+    list(&state, &name, RefKind::Branch).await
+}
+
+/// Lists the tags.
+#[utoipa::path(get, path = "/v1/repos/{repository}/tags", params(("repository" = String, Path)),
+    responses((status = 200, body = RefList), (status = 404, body = Problem)))]
+pub(crate) async fn list_tags(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+) -> Result<Json<RefList>, Failure> {
+    list(&state, &name, RefKind::Tag).await
+}
+
+/// Creates a branch.
+#[utoipa::path(put, path = "/v1/repos/{repository}/branches/{name}", request_body = NewRef,
+    params(("repository" = String, Path), ("name" = String, Path)),
+    responses((status = 201, body = RefInfo), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn create_branch(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String)>,
+    body: Body,
+) -> Result<Response, Failure> {
+    create(&state, path, RefKind::Branch, &body).await
+}
+
+/// Creates a tag, which never moves.
+#[utoipa::path(put, path = "/v1/repos/{repository}/tags/{name}", request_body = NewRef,
+    params(("repository" = String, Path), ("name" = String, Path)),
+    responses((status = 201, body = RefInfo), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn create_tag(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String)>,
+    body: Body,
+) -> Result<Response, Failure> {
+    create(&state, path, RefKind::Tag, &body).await
+}
+
+/// Deletes a branch; its commits stay.
+#[utoipa::path(delete, path = "/v1/repos/{repository}/branches/{name}",
+    params(("repository" = String, Path), ("name" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem)))]
+pub(crate) async fn delete_branch(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String)>,
+) -> Result<StatusCode, Failure> {
+    delete(&state, path, RefKind::Branch).await
+}
+
+/// Deletes a tag; its commit stays.
+#[utoipa::path(delete, path = "/v1/repos/{repository}/tags/{name}",
+    params(("repository" = String, Path), ("name" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem)))]
+pub(crate) async fn delete_tag(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String)>,
+) -> Result<StatusCode, Failure> {
+    delete(&state, path, RefKind::Tag).await
+}
+
+/// The log, oldest first.
+#[utoipa::path(get, path = "/v1/repos/{repository}/log", params(("repository" = String, Path), LogQuery),
+    responses((status = 200, body = LogPage), (status = 404, body = Problem)))]
+pub(crate) async fn log(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Json<LogPage>, Failure> {
+    let repository = state.repository(&name.parse()?).await?;
+    let limit = query.limit.unwrap_or(MAX_LOG_ENTRIES).min(MAX_LOG_ENTRIES);
+    let found = repository.log(query.after, limit).await?;
+    let newest = repository.head().await?.sequence;
+    let last = found.last().map(|entry| entry.sequence);
+    let mut entries = Vec::with_capacity(found.len());
+    for entry in &found {
+        entries.push(entry_json(&repository, entry).await?);
+    }
+    Ok(Json(LogPage {
+        entries,
+        next: last.filter(|last| Some(*last) < newest),
+    }))
+}
+
+async fn entry_json(repository: &storage::Repository, entry: &LogEntry) -> Result<Value, Failure> {
+    let mut operations = Vec::new();
+    for operation in &entry.operations {
+        operations.push(match operation {
+            Operation::Other(value) => value.clone(),
+            Operation::UpdateRef { name, from, to, .. } => {
+                let kind = if name.kind == RefKind::Branch { "branch" } else { "tag" };
+                let message = match to {
+                    Some(commit) => Some(repository.commit(*commit).await?.message.clone()),
+                    None => None,
+                };
+                json!({ "operation": "update-ref", kind: name.name.as_str(), "from": from, "to": to, "message": message })
+            }
+        });
+    }
+    Ok(json!({
+        "sequence": entry.sequence,
+        "time": entry.time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        "actor": entry.actor,
+        "operations": operations,
+    }))
+}
+
+/// The commit a ref names, and the URL of its Zarr view.
+#[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}",
+    params(("repository" = String, Path), ("reference" = String, Path)),
+    responses((status = 200, body = Object), (status = 304), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn show(
+    Shared(state): Shared<State>,
+    Path((name, reference)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let pinned = state.snapshot(&name, &reference).await?;
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let origin = host
+        .map(|host| format!("http://{host}"))
+        .unwrap_or_default();
+    let caching = Caching::new(&pinned, &name, "", &["ref", host.unwrap_or("")]);
+    if let Some(response) = caching.not_modified(&headers) {
+        return Ok(response);
+    }
+    let commit = pinned.snapshot.commit();
+    let id = pinned.snapshot.id();
+    let body = json!({
+        "commit": id,
+        "branch": pinned.branch.as_ref().map(RefName::as_str),
+        "parents": commit.parents,
+        "time": commit.time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        "author": commit.author,
+        "message": commit.message,
+        "properties": commit.properties,
+        "tree": commit.tree(),
+        "stored_bytes": commit.stored_bytes(),
+        "zarr_url": format!("{origin}/v1/repos/{name}/refs/{id}/zarr"),
+    });
+    let mut response = Json(body).into_response();
+    caching.apply(response.headers_mut());
+    Ok(response)
+}
+
+/// The root group.
+pub(crate) async fn root_node(
+    state: Shared<State>,
+    Path((name, reference)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    node(state, Path((name, reference, String::new())), headers).await
+}
+
+/// A group or an array: metadata, members, statistics, storage.
+#[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}/nodes/{path}",
+    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path)),
+    responses((status = 200, body = Object), (status = 304), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn node(
+    Shared(state): Shared<State>,
+    Path((name, reference, path)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let pinned = state.snapshot(&name, &reference).await?;
+    let caching = Caching::new(&pinned, &name, &format!("nodes/{path}"), &[]);
+    if let Some(response) = caching.not_modified(&headers) {
+        return Ok(response);
+    }
+    let node = pinned.snapshot.node(&node_path(&path)?).await?;
+    let mut response = Json(node_json(&pinned, &node).await?).into_response();
+    caching.apply(response.headers_mut());
+    Ok(response)
+}
+
+async fn node_json(pinned: &Pinned, node: &Node) -> Result<Value, Failure> {
+    let mut body = summary(node);
+    body["zarr_json"] = node.metadata().to_json();
+    match node {
+        Node::Group(group) => {
+            let members = pinned.snapshot.members(group).await?;
+            body["members"] = members.iter().map(summary).collect();
+        }
+        Node::Array(array) => {
+            let grid = array::Region::whole(&array.metadata().grid().grid_shape());
+            body["stored_chunks"] = json!(array.chunks(&grid).await?.len());
+            body["statistics"] = match array.total_statistics().await? {
+                Some(statistics) => statistics_json(&statistics),
+                None => Value::Null,
+            };
+        }
+    }
+    Ok(body)
+}
+
+fn summary(node: &Node) -> Value {
+    let name = node.path().name();
+    let stored_bytes = node.row().stored_bytes;
+    match node {
+        Node::Group(_) => {
+            json!({ "kind": "group", "name": name, "path": node.path().to_string(), "stored_bytes": stored_bytes })
+        }
+        Node::Array(array) => {
+            let metadata = array.metadata();
+            json!({
+                "kind": "array",
+                "name": name,
+                "path": node.path().to_string(),
+                "shape": metadata.shape(),
+                "dimensions": metadata.dimension_names(),
+                "data_type": metadata.data_type.to_string(),
+                "stored_bytes": stored_bytes,
+            })
+        }
+    }
+}
+
+/// Over the stored chunks' cells, as stored: neither scaled nor offset.
+fn statistics_json(statistics: &array::Statistics) -> Value {
+    let scalar = |scalar: array::Scalar| match scalar {
+        array::Scalar::Int(value) => json!(value),
+        array::Scalar::UInt(value) => json!(value),
+        array::Scalar::Float(value) => json!(value),
+    };
+    let mut body = json!({ "valid": statistics.valid, "missing": statistics.missing });
+    if let Some(moments) = &statistics.moments {
+        let mean = moments.sum.to_f64() / statistics.valid as f64;
+        body["min"] = scalar(moments.min);
+        body["max"] = scalar(moments.max);
+        body["mean"] = json!(mean);
+        body["std"] = json!((moments.m2 / statistics.valid as f64).sqrt());
+    }
+    body
+}

@@ -1,0 +1,115 @@
+//! Repositories, health, limits.
+
+use axum::Json;
+use axum::extract::{Path, State as Shared};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use storage::{RepoName, Repository};
+
+use crate::error::{Failure, Problem};
+use crate::state::State;
+
+/// A repository.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RepositoryInfo {
+    /// Its name.
+    name: String,
+    /// Its id, a UUID.
+    id: String,
+    /// When it was created, RFC 3339.
+    created: String,
+}
+
+/// All repositories of the store.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RepositoryList {
+    repositories: Vec<RepositoryInfo>,
+}
+
+/// Bounds on what one request may ask for.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct LimitsInfo {
+    /// Most decoded bytes in one answer.
+    answer_bytes: u64,
+}
+
+fn info(name: &str, repository: &Repository) -> RepositoryInfo {
+    RepositoryInfo {
+        name: name.to_owned(),
+        id: repository.id().to_string(),
+        created: repository
+            .created()
+            .to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+    }
+}
+
+/// Lists the repositories.
+#[utoipa::path(get, path = "/v1/repos", responses((status = 200, body = RepositoryList), (status = 503, body = Problem)))]
+pub(crate) async fn list(Shared(state): Shared<State>) -> Result<Json<RepositoryList>, Failure> {
+    let mut repositories = Vec::new();
+    for name in storage::list_repositories(state.store()).await? {
+        // Folders of other things may carry other names.
+        if let Ok(parsed) = name.parse::<RepoName>() {
+            repositories.push(info(&name, &state.repository(&parsed).await?));
+        }
+    }
+    Ok(Json(RepositoryList { repositories }))
+}
+
+/// Shows a repository.
+#[utoipa::path(get, path = "/v1/repos/{repository}", params(("repository" = String, Path)),
+    responses((status = 200, body = RepositoryInfo), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn show(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+) -> Result<Json<RepositoryInfo>, Failure> {
+    let repository = state.repository(&name.parse()?).await?;
+    Ok(Json(info(&name, &repository)))
+}
+
+/// Creates a repository with branch `main`.
+#[utoipa::path(put, path = "/v1/repos/{repository}", params(("repository" = String, Path)),
+    responses((status = 201, body = RepositoryInfo), (status = 400, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn create(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<RepositoryInfo>), Failure> {
+    let parsed: RepoName = name.parse()?;
+    let store = state.store().under(parsed.as_str());
+    let repository = match Repository::create(store, "http").await {
+        Err(storage::Error::AlreadyExists { what, .. }) => {
+            return Err(storage::Error::AlreadyExists { what, name }.into());
+        }
+        other => other?,
+    };
+    Ok((StatusCode::CREATED, Json(info(&name, &repository))))
+}
+
+/// Deletes a repository and everything in it.
+#[utoipa::path(delete, path = "/v1/repos/{repository}", params(("repository" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem)))]
+pub(crate) async fn delete(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let name: RepoName = name.parse()?;
+    let repository = state.repository(&name).await?;
+    state.forget(&name);
+    repository.delete().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether the store answers.
+#[utoipa::path(get, path = "/readyz", responses((status = 200), (status = 503, body = Problem)))]
+pub(crate) async fn ready(Shared(state): Shared<State>) -> Result<&'static str, Failure> {
+    state.store().folders().await?;
+    Ok("ready\n")
+}
+
+/// Bounds on what one request may ask for.
+#[utoipa::path(get, path = "/v1/limits", responses((status = 200, body = LimitsInfo)))]
+pub(crate) async fn limits(Shared(state): Shared<State>) -> Json<LimitsInfo> {
+    Json(LimitsInfo {
+        answer_bytes: state.limits().answer_bytes,
+    })
+}

@@ -1,0 +1,144 @@
+//! What all requests share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use array::NodePath;
+use bytes::Bytes;
+use moka::sync::Cache;
+use query::Engine;
+use storage::{CommitId, RefExpression, RefName, RepoName, Repository, Snapshot, Store};
+
+use crate::error::Failure;
+
+/// Bounds on what one request may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most decoded bytes in one answer.
+    pub answer_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            answer_bytes: 1 << 30,
+        }
+    }
+}
+
+/// The service's state. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct State(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    engine: Engine,
+    limits: Limits,
+    repositories: Mutex<HashMap<RepoName, Repository>>,
+    /// Group documents with the metadata of all members, by commit and path.
+    documents: Cache<(CommitId, String), Bytes>,
+}
+
+/// A commit, and whether it was named in a way that may name another one later.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    /// The commit.
+    pub snapshot: Snapshot,
+    /// The branch that was asked for.
+    pub branch: Option<RefName>,
+}
+
+impl State {
+    /// State over the repositories of a store.
+    pub fn new(store: Store, engine: Engine, limits: Limits) -> Self {
+        let documents = Cache::builder()
+            .max_capacity(64 << 20)
+            .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+            .build();
+        Self(Arc::new(Inner {
+            store,
+            engine,
+            limits,
+            repositories: Mutex::default(),
+            documents,
+        }))
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> Limits {
+        self.0.limits
+    }
+
+    /// Cached group documents.
+    pub fn documents(&self) -> &Cache<(CommitId, String), Bytes> {
+        &self.0.documents
+    }
+
+    fn open_repositories(&self) -> std::sync::MutexGuard<'_, HashMap<RepoName, Repository>> {
+        self.0
+            .repositories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a repository, or gives the open one.
+    ///
+    /// # Errors
+    /// 404 with names that look alike if there is none.
+    pub async fn repository(&self, name: &RepoName) -> Result<Repository, Failure> {
+        if let Some(repository) = self.open_repositories().get(name) {
+            return Ok(repository.clone());
+        }
+        let repository = match Repository::open(self.0.store.under(name.as_str())).await {
+            Ok(repository) => repository,
+            Err(storage::Error::NotFound { .. }) => {
+                let known = storage::list_repositories(&self.0.store).await?;
+                let known = known.iter().map(String::as_str);
+                return Err(storage::Error::not_found("repository", name.as_str(), known).into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.open_repositories()
+            .insert(name.clone(), repository.clone());
+        Ok(repository)
+    }
+
+    /// Forgets an open repository.
+    pub fn forget(&self, name: &RepoName) {
+        self.open_repositories().remove(name);
+    }
+
+    /// The commit `reference` names.
+    ///
+    /// # Errors
+    /// 400 for a malformed reference, 404 if it names nothing.
+    pub async fn snapshot(&self, repository: &str, reference: &str) -> Result<Pinned, Failure> {
+        let repository = self.repository(&repository.parse()?).await?;
+        let expression: RefExpression = reference.parse()?;
+        let resolved = repository.resolve(&expression).await?;
+        let snapshot = repository.snapshot(resolved.commit).await?;
+        Ok(Pinned {
+            snapshot,
+            branch: resolved.branch,
+        })
+    }
+}
+
+/// A path from a URL.
+///
+/// # Errors
+/// 400 if it cannot name a node.
+pub fn node_path(text: &str) -> Result<NodePath, Failure> {
+    Ok(text.parse()?)
+}
