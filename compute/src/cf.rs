@@ -341,7 +341,7 @@ mod tests {
 
     use super::*;
 
-    fn decode(data_type: &DataType, attributes: Value, bytes: &[u8]) -> (DataType, Vec<f64>) {
+    fn decode(data_type: &DataType, attributes: &Value, bytes: &[u8]) -> (DataType, Vec<f64>) {
         let attributes = attributes.as_object().unwrap().clone();
         let decoder = CfDecoder::new(data_type, &attributes, Decode::Cf)
             .unwrap()
@@ -425,7 +425,7 @@ mod tests {
                 [1.0, nan, 300.0],
             ),
         ] {
-            let (found_type, found) = decode(&data_type, attributes.clone(), bytes);
+            let (found_type, found) = decode(&data_type, &attributes, bytes);
             assert_eq!(found_type, expected_type, "{attributes}");
             assert!(same(&found, &expected), "{attributes}: {found:?}");
         }

@@ -725,7 +725,11 @@ fn for_each_run<T: Element>(values: &[T], block: &Block<'_>, mut visit: impl FnM
         let (mut cell, mut position) = (0, 0);
         for axis in 0..=last {
             if block.reduced[axis] {
-                let place = if axis == last { 0 } else { block.places[axis][at[axis] as usize] };
+                let place = if axis == last {
+                    0
+                } else {
+                    block.places[axis][at[axis] as usize]
+                };
                 position += place * position_strides[axis];
             } else {
                 cell += at[axis] * cell_strides[axis];

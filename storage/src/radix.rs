@@ -40,6 +40,9 @@ pub(crate) struct Pages<R: PageRow> {
     pub(crate) cache: PageCache<R>,
 }
 
+/// A page that was built: its id and rows; `None` if no row is left.
+type Built<R> = Option<(Hash, Vec<R>)>;
+
 /// A change to one row: the new row, or `None` to remove it.
 pub(crate) type RowChange<R> = (u128, Option<R>);
 
@@ -262,7 +265,7 @@ impl<R: PageRow> Pages<R> {
         page: u128,
         changes: &'a [RowChange<R>],
         finish_leaf: &'a F,
-    ) -> BoxFuture<'a, Result<Option<(Hash, Vec<R>)>, Error>>
+    ) -> BoxFuture<'a, Result<Built<R>, Error>>
     where
         F: Fn(Vec<R>) -> BoxFuture<'static, Result<Vec<R>, Error>> + Sync,
     {

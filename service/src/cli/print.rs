@@ -24,9 +24,9 @@ fn text(value: &Value) -> String {
 /// One line, or the JSON.
 pub(super) fn line(value: &Value, as_json: bool, line: &str) {
     if as_json {
-        pretty(value)
+        pretty(value);
     } else {
-        println!("{line}")
+        println!("{line}");
     }
 }
 

@@ -37,9 +37,9 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         .with_writer(std::io::stderr);
     // Lines for people on a terminal, JSON for collectors elsewhere.
     if std::io::stderr().is_terminal() {
-        log.init()
+        log.init();
     } else {
-        log.json().init()
+        log.json().init();
     }
     let listener = TcpListener::bind(args.listen)
         .await

@@ -21,8 +21,11 @@ use crate::state::{Pinned, State};
 const V2_NAMES: [&str; 4] = [".zgroup", ".zarray", ".zattrs", ".zmetadata"];
 
 /// Characters of a link that need no escape.
-const LINK: &percent_encoding::AsciiSet =
-    &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+const LINK: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'_');
 
 /// What a key names.
 enum Found {
@@ -197,9 +200,7 @@ async fn directory(pinned: &Pinned, node: &Node) -> Result<Response, Failure> {
             .replace('<', "&lt;")
             .replace('"', "&quot;")
     };
-    let encode = |text: &str| {
-        percent_encoding::utf8_percent_encode(text, LINK).to_string()
-    };
+    let encode = |text: &str| percent_encoding::utf8_percent_encode(text, LINK).to_string();
     let items: String = links
         .iter()
         .map(|link| {
