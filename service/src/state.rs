@@ -47,6 +47,8 @@ pub struct Pinned {
     pub snapshot: Snapshot,
     /// The branch that was asked for.
     pub branch: Option<RefName>,
+    /// Whether the reference may name another commit later: anything but a whole commit id.
+    pub moves: bool,
 }
 
 impl State {
@@ -128,9 +130,11 @@ impl State {
         let expression: RefExpression = reference.parse()?;
         let resolved = repository.resolve(&expression).await?;
         let snapshot = repository.snapshot(resolved.commit).await?;
+        let moves = expression != RefExpression::from(resolved.commit);
         Ok(Pinned {
             snapshot,
             branch: resolved.branch,
+            moves,
         })
     }
 }

@@ -160,7 +160,7 @@ enum RefCommand {
 
 #[derive(Debug, Args)]
 struct TargetArgs {
-    /// REPO[@REF][/PATH]
+    #[arg(help = "REPO[@REF][/PATH]")]
     target: Target,
 }
 
@@ -178,7 +178,7 @@ struct LogArgs {
 
 #[derive(Debug, Args)]
 struct GetArgs {
-    /// REPO[@REF]/PATH[SLICE], for instance 'eraint/z[0,1,:,10:20]'
+    #[arg(help = "REPO[@REF]/PATH[SLICE], for instance 'eraint/z[0,1,:,10:20]'")]
     target: Target,
     /// Reduce: sum, prod, mean, min, max, count, std, var, any, all, argmin, argmax.
     #[arg(long)]

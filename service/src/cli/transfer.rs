@@ -73,7 +73,7 @@ pub(super) struct ImportArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// REPO[@REF][/PATH]
+    #[arg(help = "REPO[@REF][/PATH]")]
     target: Target,
     /// A new Zarr directory, or for an array a file ending in .npy
     destination: PathBuf,
@@ -81,7 +81,7 @@ pub(super) struct ExportArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// REPO[@REF]; without a ref the whole history and every object.
+    #[arg(help = "REPO[@REF]; without a ref the whole history and every object")]
     target: Target,
     /// Decode every chunk and recompute the statistics too.
     #[arg(long)]
