@@ -35,6 +35,8 @@ pub struct Failure {
     problem: Box<Problem>,
     /// What a 5xx hides from the client and tells the log.
     cause: Option<String>,
+    /// Length of the object a range lies outside of.
+    object_bytes: Option<u64>,
 }
 
 impl Failure {
@@ -51,6 +53,7 @@ impl Failure {
         Self {
             problem: Box::new(problem),
             cause: None,
+            object_bytes: None,
         }
     }
 
@@ -106,11 +109,35 @@ impl Failure {
     }
 
     /// A range that lies outside the object.
-    pub fn range(detail: impl Into<String>) -> Self {
+    pub fn range(object_bytes: u64, detail: impl Into<String>) -> Self {
+        let title = "The range lies outside the object";
+        let mut failure = Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", title, detail);
+        failure.object_bytes = Some(object_bytes);
+        failure
+    }
+
+    /// A query parameter the route does not have; `known` are those it has.
+    pub fn unknown_parameter(name: &str, known: &[&str]) -> Self {
+        let detail = match known {
+            [] => format!("{name:?} is no parameter: there are none here"),
+            _ => format!("{name:?} is no parameter; there are {}", known.join(", ")),
+        };
+        let mut failure = Self::bad_request(name, detail);
+        let alike = storage::Error::not_found("parameter", name, known.iter().copied());
+        if let storage::Error::NotFound { suggestions, .. } = alike {
+            failure.problem.suggestions = suggestions;
+        }
+        failure
+    }
+
+    /// The path exists, but not with this method.
+    pub fn method_not_allowed() -> Self {
+        let title = "This path has no such method";
+        let detail = "the Allow header lists the methods of this path";
         Self::new(
-            StatusCode::RANGE_NOT_SATISFIABLE,
-            "range",
-            "The range lies outside the object",
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            title,
             detail,
         )
     }
@@ -177,6 +204,11 @@ impl IntoResponse for Failure {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(length) = self.object_bytes
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}"))
+        {
+            headers.insert(header::CONTENT_RANGE, value);
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
@@ -253,7 +285,7 @@ impl From<query::Error> for Failure {
             query::Error::Compute(error) => error.into(),
             query::Error::Corrupt { .. } => Self::corrupt(detail),
             query::Error::Codecs { .. } => Self::meaningless(detail),
-            query::Error::Range { .. } => Self::range(detail),
+            query::Error::Range { length_bytes, .. } => Self::range(length_bytes, detail),
             query::Error::Cancelled => Self::unavailable(detail),
         }
     }

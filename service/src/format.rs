@@ -62,6 +62,17 @@ impl Format {
         })
     }
 
+    /// Bytes an element of this size takes in the answer, at most; of variable size, estimated.
+    pub fn element_bytes(self, data_type: &DataType) -> u64 {
+        let bytes = data_type.size_bytes().unwrap_or(32) as u64;
+        match (self, data_type) {
+            (Self::OctetStream | Self::Npy, _) => bytes,
+            (Self::Json, DataType::Complex64 | DataType::Complex128) => 2 * JSON_NUMBER_BYTES,
+            // Raw bytes are lists of numbers below 256.
+            (Self::Json, _) => JSON_NUMBER_BYTES.max(4 * bytes),
+        }
+    }
+
     /// Its media type.
     pub fn media_type(self) -> &'static str {
         match self {
@@ -82,13 +93,17 @@ impl Format {
     ) -> Result<Vec<u8>, Failure> {
         match self {
             Self::Json => {
-                let body = json!({
+                let head = json!({
                     "data_type": tensor.data_type.to_json(),
                     "shape": tensor.shape,
                     "dimensions": dimensions,
-                    "values": values(tensor),
                 });
-                Ok(body.to_string().into_bytes())
+                let mut text = head.to_string();
+                text.pop();
+                text.push_str(",\"values\":");
+                write_values(tensor, &mut text);
+                text.push('}');
+                Ok(text.into_bytes())
             }
             Self::OctetStream | Self::Npy => {
                 let (Elements::Fixed(bytes), Some(descr)) =
@@ -141,30 +156,63 @@ fn npy_header(descr: &str, shape: &[u64]) -> Vec<u8> {
     bytes
 }
 
-/// The elements as nested lists; numbers JSON cannot hold as text (`"NaN"`, `"Infinity"`).
-pub fn values(tensor: &Tensor) -> Value {
-    let flat: Vec<Value> = match &tensor.elements {
-        Elements::Variable(elements) => elements
-            .iter()
-            .map(|element| match tensor.data_type {
+/// Appends the elements as nested lists; numbers JSON cannot hold as text (`"NaN"`, `"Infinity"`).
+fn write_values(tensor: &Tensor, text: &mut String) {
+    match &tensor.elements {
+        Elements::Variable(elements) => {
+            let element = |element: &[u8]| match tensor.data_type {
                 DataType::String => json!(String::from_utf8_lossy(element)),
                 _ => json!(element),
-            })
-            .collect(),
-        Elements::Fixed(bytes) => bytes
-            .chunks_exact(tensor.data_type.size_bytes().unwrap_or(1))
-            .map(|element| scalar(&tensor.data_type, element))
-            .collect(),
-    };
-    nest(&mut flat.into_iter(), &tensor.shape)
-}
-
-fn nest(flat: &mut impl Iterator<Item = Value>, shape: &[u64]) -> Value {
-    match shape.split_first() {
-        None => flat.next().unwrap_or(Value::Null),
-        Some((&length, rest)) => Value::Array((0..length).map(|_| nest(flat, rest)).collect()),
+            };
+            nest(&mut elements.iter().map(element), &tensor.shape, text);
+        }
+        Elements::Fixed(bytes) => {
+            let size = tensor.data_type.size_bytes().unwrap_or(1).max(1);
+            let element = |element: &[u8]| scalar(&tensor.data_type, element);
+            nest(
+                &mut bytes.chunks_exact(size).map(element),
+                &tensor.shape,
+                text,
+            );
+        }
     }
 }
+
+fn nest(flat: &mut impl Iterator<Item = Value>, shape: &[u64], text: &mut String) {
+    match shape.split_first() {
+        None => {
+            if let Some(value) = flat.next() {
+                text.push_str(&value.to_string());
+            }
+        }
+        Some(_) if empty_lists(shape) > MAX_EMPTY_LISTS => text.push_str("[]"),
+        Some((&length, rest)) => {
+            text.push('[');
+            for position in 0..length {
+                if position > 0 {
+                    text.push(',');
+                }
+                nest(flat, rest, text);
+            }
+            text.push(']');
+        }
+    }
+}
+
+/// Empty lists written for a tensor without elements; one list stands for more than these.
+const MAX_EMPTY_LISTS: u64 = 1 << 16;
+
+/// How many empty lists an array of this shape is; 0 if it has elements.
+fn empty_lists(shape: &[u64]) -> u64 {
+    let above = shape.iter().take_while(|&&length| length > 0);
+    if above.clone().count() == shape.len() {
+        return 0;
+    }
+    above.fold(1, |product, &length| product.saturating_mul(length))
+}
+
+/// Most bytes of JSON text a number takes, with its comma.
+const JSON_NUMBER_BYTES: u64 = 25;
 
 fn scalar(data_type: &DataType, bytes: &[u8]) -> Value {
     fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
@@ -269,6 +317,30 @@ mod tests {
             shape: vec![2, 2],
             elements: Elements::Fixed(floats.iter().flat_map(|v| v.to_le_bytes()).collect()),
         };
-        assert_eq!(values(&tensor), json!([[1.5, "NaN"], [0.1, "Infinity"]]));
+        let written = Format::Json
+            .encode(&tensor, &[None, Some("x".into())])
+            .unwrap();
+        let written: Value = serde_json::from_slice(&written).unwrap();
+        assert_eq!(written["values"], json!([[1.5, "NaN"], [0.1, "Infinity"]]));
+        assert_eq!(written["dimensions"], json!([null, "x"]));
+    }
+
+    #[test]
+    fn json_of_nothing_stays_small() {
+        for (shape, expected) in [
+            (vec![0], "[]"),
+            (vec![1 << 40, 0], "[]"),
+            (vec![2, 0], "[[],[]]"),
+            (vec![0, 2], "[]"),
+        ] {
+            let tensor = Tensor {
+                data_type: DataType::Int8,
+                shape,
+                elements: Elements::Fixed(Vec::new()),
+            };
+            let mut text = String::new();
+            write_values(&tensor, &mut text);
+            assert_eq!(text, expected);
+        }
     }
 }

@@ -7,7 +7,7 @@ use array::NodePath;
 use bytes::Bytes;
 use moka::sync::Cache;
 use query::Engine;
-use storage::{CommitId, RefExpression, RefName, RepoName, Repository, Snapshot, Store};
+use storage::{CommitId, RefBase, RefExpression, RefName, RepoName, Repository, Snapshot, Store};
 
 use crate::error::Failure;
 
@@ -130,7 +130,7 @@ impl State {
         let expression: RefExpression = reference.parse()?;
         let resolved = repository.resolve(&expression).await?;
         let snapshot = repository.snapshot(resolved.commit).await?;
-        let moves = expression != RefExpression::from(resolved.commit);
+        let moves = !matches!(expression.base, RefBase::Commit(_));
         Ok(Pinned {
             snapshot,
             branch: resolved.branch,

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use array::NodePath;
+use array::{NodePath, Selection};
 use storage::{RefExpression, RepoName};
 
 /// A repository, and what of it.
@@ -33,6 +33,11 @@ impl FromStr for Target {
             }
             None => (text, None),
         };
+        if let Some(slice) = &slice {
+            slice
+                .parse::<Selection>()
+                .map_err(|error| error.to_string())?;
+        }
         // The first `@` starts the ref, the first `/` after it the path.
         let (repository, reference, path) = match text.split_once('@') {
             Some((repository, rest)) if !repository.contains('/') => match rest.split_once('/') {
@@ -96,7 +101,7 @@ mod tests {
             parse("a@main@2026-01-01T00:00:00Z/b").1,
             "main@2026-01-01T00:00:00Z"
         );
-        for bad in ["", "A", "a@", "a@/b", "a/b[0", "a/../b", "a@x y"] {
+        for bad in ["", "A", "a@", "a@/b", "a/b[0", "a/b[x]", "a/../b", "a@x y"] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
     }

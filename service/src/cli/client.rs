@@ -115,12 +115,5 @@ fn failure(status: StatusCode, body: &[u8]) -> Failed {
             "the server answered {status}: is it a Quarr service?"
         ));
     };
-    let mut text = problem.detail;
-    if !problem.suggestions.is_empty() {
-        text.push_str(&format!(
-            "; did you mean {}?",
-            problem.suggestions.join(" or ")
-        ));
-    }
-    Failed(text)
+    Failed::from(&problem)
 }

@@ -2,25 +2,34 @@
 //!
 //! Reading commands are HTTP requests to the service's own router, in the process for `--store` and
 //! over the network for `--server`; importing, exporting and verifying work on a store directly.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line prints"
-)]
+#![expect(clippy::print_stderr, reason = "a command line prints its errors")]
+
+/// Prints a line. A reader that went away, as `head` does, ends the command without a word.
+macro_rules! out {
+    ($($part:tt)*) => {
+        if writeln!(std::io::stdout().lock(), $($part)*).is_err() {
+            std::process::exit(0);
+        }
+    };
+}
 
 mod client;
 mod print;
 mod serve;
 mod transfer;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
+use compute::Reducer;
 use query::{Engine, Settings};
 use serde_json::{Value, json};
 use storage::Store;
 
+use crate::error::{Failure, Problem};
 use crate::http;
 use crate::state::{Limits, State};
 use crate::target::Target;
@@ -33,6 +42,36 @@ pub struct Failed(String);
 impl<E: std::error::Error> From<E> for Failed {
     fn from(error: E) -> Self {
         Self(crate::error::chain(&error))
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self::from(failure.problem())
+    }
+}
+
+impl From<&Problem> for Failed {
+    /// What is wrong, and what to do about a name that does not exist.
+    fn from(problem: &Problem) -> Self {
+        let detail = &problem.detail;
+        if !problem.suggestions.is_empty() {
+            let names = problem.suggestions.join(" or ");
+            return Self(format!("{detail}; did you mean {names}?"));
+        }
+        let lists = [
+            ("repository", "quarr repo list"),
+            ("branch", "quarr branch list"),
+            ("tag", "quarr tag list"),
+            ("group or array", "quarr ls"),
+        ];
+        let list = lists
+            .iter()
+            .find(|(what, _)| problem.status == 404 && detail.starts_with(what));
+        Self(match list {
+            Some((_, command)) => format!("{detail}; {command} shows what exists"),
+            None => detail.clone(),
+        })
     }
 }
 
@@ -180,8 +219,8 @@ struct LogArgs {
 struct GetArgs {
     #[arg(help = "REPO[@REF]/PATH[SLICE], for instance 'eraint/z[0,1,:,10:20]'")]
     target: Target,
-    /// Reduce: sum, prod, mean, min, max, count, std, var, any, all, argmin, argmax.
-    #[arg(long)]
+    /// What to reduce it to.
+    #[arg(long, value_name = "REDUCER", value_parser = PossibleValuesParser::new(Reducer::NAMES))]
     reduce: Option<String>,
     /// Dimensions to reduce over, comma separated; all if left out.
     #[arg(long, requires = "reduce")]
@@ -199,17 +238,26 @@ struct GetArgs {
     #[arg(long, requires = "reduce")]
     min_count: Option<u64>,
     /// float64 gives the accumulator whatever the array's type.
-    #[arg(long, requires = "reduce")]
+    #[arg(long, requires = "reduce", value_parser = ["float64"])]
     dtype: Option<String>,
     /// Missing and packed values: cf (masked and scaled), mask, raw.
-    #[arg(long, default_value = "cf")]
+    #[arg(long, default_value = "cf", value_parser = ["cf", "mask", "raw"])]
     decode: String,
     /// Refuse slices that reach past the array instead of cutting them off.
     #[arg(long)]
     strict: bool,
     /// Write to this file: .npy, .json or .bin (raw, little-endian).
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = output_file)]
     output: Option<PathBuf>,
+}
+
+/// The name of a file that can be written.
+fn output_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("npy" | "json" | "bin") => Ok(path),
+        _ => Err("the name ends in none of .npy, .json, .bin".into()),
+    }
 }
 
 /// Runs a command; prints one line and fails if it fails.
@@ -264,7 +312,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Verify(args) => {
             return transfer::verify(&local_state(place, "verify")?, &args, place.json).await;
         }
-        Command::Openapi => println!("{}", http::openapi_document().to_pretty_json()?),
+        Command::Openapi => out!("{}", http::openapi_document().to_pretty_json()?),
         Command::Repo(command) => repo(&client(place)?, command, place.json).await?,
         Command::Branch(command) => refs(&client(place)?, "branches", command, place.json).await?,
         Command::Tag(command) => refs(&client(place)?, "tags", command, place.json).await?,
@@ -424,16 +472,11 @@ async fn get(client: &Client, args: &GetArgs, as_json: bool) -> Result<(), Faile
     let extension = args
         .output
         .as_ref()
-        .map(|path| path.extension().and_then(|e| e.to_str()).unwrap_or(""));
+        .and_then(|path| path.extension()?.to_str());
     let format = match extension {
-        None | Some("json") => "json",
         Some("npy") => "npy",
         Some("bin") => "octet-stream",
-        Some(other) => {
-            return Err(Failed(format!(
-                "--output: .{other} files cannot be written; use .npy, .json or .bin"
-            )));
-        }
+        _ => "json",
     };
     let mut query = vec![("f", format.to_owned()), ("decode", args.decode.clone())];
     if let Some(slice) = &args.target.slice {

@@ -1,5 +1,6 @@
 //! Answers for people, or as JSON.
-#![expect(clippy::print_stdout, reason = "printing is what it is for")]
+
+use std::io::Write as _;
 
 use serde_json::Value;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 const MAX_ELEMENTS: usize = 1000;
 
 fn pretty(value: &Value) {
-    println!(
+    out!(
         "{}",
         serde_json::to_string_pretty(value).unwrap_or_default()
     );
@@ -26,7 +27,7 @@ pub(super) fn line(value: &Value, as_json: bool, line: &str) {
     if as_json {
         pretty(value);
     } else {
-        println!("{line}");
+        out!("{line}");
     }
 }
 
@@ -61,7 +62,7 @@ fn print_rows(rows: &[Vec<String>]) {
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
-        println!("{}", cells.join("  ").trim_end());
+        out!("{}", cells.join("  ").trim_end());
     }
 }
 
@@ -71,7 +72,7 @@ pub(super) fn fields(value: &Value, as_json: bool) {
         return pretty(value);
     }
     for (name, value) in value.as_object().into_iter().flatten() {
-        println!("{name}: {}", text(value));
+        out!("{name}: {}", text(value));
     }
 }
 
@@ -134,12 +135,12 @@ pub(super) fn node(node: &Value, as_json: bool) {
     if as_json {
         return pretty(node);
     }
-    println!("{} {}", text(&node["kind"]), text(&node["path"]));
+    out!("{} {}", text(&node["kind"]), text(&node["path"]));
     if node["kind"] == "array" {
-        println!("data type: {}", text(&node["data_type"]));
-        println!("shape: {}", node["shape"]);
-        println!("dimensions: {}", node["dimensions"]);
-        println!(
+        out!("data type: {}", text(&node["data_type"]));
+        out!("shape: {}", node["shape"]);
+        out!("dimensions: {}", node["dimensions"]);
+        out!(
             "stored: {} in {} chunks",
             bytes(&node["stored_bytes"]),
             node["stored_chunks"]
@@ -149,19 +150,19 @@ pub(super) fn node(node: &Value, as_json: bool) {
                 .iter()
                 .map(|(name, value)| format!("{name} {value}"))
                 .collect();
-            println!("statistics of stored values: {}", shown.join(", "));
+            out!("statistics of stored values: {}", shown.join(", "));
         }
-        println!(
+        out!(
             "chunk grid: {}",
             node["zarr_json"]["chunk_grid"]["configuration"]
         );
-        println!("codecs: {}", node["zarr_json"]["codecs"]);
+        out!("codecs: {}", node["zarr_json"]["codecs"]);
     } else {
-        println!("stored: {}", bytes(&node["stored_bytes"]));
+        out!("stored: {}", bytes(&node["stored_bytes"]));
     }
     if let Value::Object(attributes) = &node["zarr_json"]["attributes"] {
         for (name, value) in attributes {
-            println!("  {name}: {}", text(value));
+            out!("  {name}: {}", text(value));
         }
     }
     if node["kind"] == "group" {
@@ -190,7 +191,7 @@ pub(super) fn log(entries: &[Value], as_json: bool) {
                 text(&entry["time"]),
                 text(&entry["actor"]),
             );
-            println!(
+            out!(
                 "{sequence:>5}  {time}  {commit:12}  {name}  {actor}  {}",
                 text(&operation["message"])
             );
@@ -201,17 +202,17 @@ pub(super) fn log(entries: &[Value], as_json: bool) {
 /// A tensor.
 pub(super) fn tensor(tensor: &Value, as_json: bool) {
     if as_json {
-        println!("{tensor}");
+        out!("{tensor}");
         return;
     }
     let lengths = tensor["shape"].as_array().cloned().unwrap_or_default();
     let count: u64 = lengths.iter().filter_map(Value::as_u64).product();
     if !lengths.is_empty() {
-        println!("{} {}", text(&tensor["data_type"]), tensor["shape"]);
+        out!("{} {}", text(&tensor["data_type"]), tensor["shape"]);
     }
     if count as usize > MAX_ELEMENTS {
-        println!("{count} values: use --json to print them or -o FILE.npy to write them");
+        out!("{count} values: use --json to print them or -o FILE.npy to write them");
     } else {
-        println!("{}", tensor["values"]);
+        out!("{}", tensor["values"]);
     }
 }

@@ -1,7 +1,6 @@
 //! `quarr serve`.
-#![expect(clippy::print_stdout, reason = "the address is printed")]
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 
 use clap::Args;
@@ -45,7 +44,7 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         .await
         .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr()?;
-    println!("Quarr serves {} at http://{address}", state.store().url());
+    out!("Quarr serves {} at http://{address}", state.store().url());
     axum::serve(listener, http::router(state))
         .with_graceful_shutdown(stopped())
         .await?;

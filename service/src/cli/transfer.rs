@@ -1,12 +1,8 @@
 //! `quarr import`, `quarr export` and `quarr verify`: long work on a store.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "progress and results are printed"
-)]
+#![expect(clippy::print_stderr, reason = "progress and warnings are printed")]
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -18,9 +14,10 @@ use compute::cf::Decode;
 use importers::{Access, Exported, ImportOptions, Lengths, Progress, default_codecs};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use storage::{Node, RefExpression, Repository, Scope};
+use storage::{Node, Repository, Scope};
 
 use super::Failed;
+use crate::error::Failure;
 use crate::format::Format;
 use crate::state::State;
 use crate::target::Target;
@@ -201,9 +198,9 @@ pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Re
             "bytes": imported.bytes,
             "seconds": seconds,
         });
-        println!("{body}");
+        out!("{body}");
     } else {
-        println!(
+        out!(
             "imported {} arrays, {:.1} MB in {seconds:.1} s, as commit {}",
             imported.arrays.len(),
             imported.bytes as f64 / 1e6,
@@ -214,11 +211,9 @@ pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Re
 }
 
 async fn open(state: &State, target: &Target) -> Result<(storage::Snapshot, Node), Failed> {
-    let repository = Repository::open(state.store().under(target.repository.as_str())).await?;
-    let expression: RefExpression = target.reference.parse()?;
-    let commit = repository.resolve(&expression).await?.commit;
-    let snapshot = repository.snapshot(commit).await?;
-    let node = snapshot.node(&target.path).await?;
+    let name = target.repository.as_str();
+    let snapshot = state.snapshot(name, &target.reference).await?.snapshot;
+    let node = snapshot.node(&target.path).await.map_err(Failure::from)?;
     Ok((snapshot, node))
 }
 
@@ -245,9 +240,9 @@ pub(super) async fn export(state: &State, args: &ExportArgs, as_json: bool) -> R
     };
     if as_json {
         let body = json!({ "arrays": exported.arrays, "chunks": exported.chunks, "bytes": exported.bytes });
-        println!("{body}");
+        out!("{body}");
     } else {
-        println!(
+        out!(
             "exported {} arrays, {} chunks, {:.1} MB to {}",
             exported.arrays,
             exported.chunks,
@@ -270,9 +265,7 @@ async fn export_npy(
         .engine()
         .read(&reader, &selection, Decode::Raw)
         .await?;
-    let bytes = Format::Npy
-        .encode(&tensor, &[])
-        .map_err(|failure| Failed(failure.problem().detail.clone()))?;
+    let bytes = Format::Npy.encode(&tensor, &[])?;
     std::fs::write(path, &bytes)
         .map_err(|error| Failed(format!("cannot write {}: {error}", path.display())))?;
     Ok(Exported {
@@ -290,10 +283,13 @@ pub(super) async fn verify(
     if !args.target.path.is_root() || args.target.slice.is_some() {
         return Err(Failed("verify takes REPO or REPO@REF".into()));
     }
-    let repository = Repository::open(state.store().under(args.target.repository.as_str())).await?;
+    let name = &args.target.repository;
+    let repository = state.repository(name).await?;
     let scope = if args.target.has_reference {
-        let expression: RefExpression = args.target.reference.parse()?;
-        Scope::Commit(repository.resolve(&expression).await?.commit)
+        let pinned = state
+            .snapshot(name.as_str(), &args.target.reference)
+            .await?;
+        Scope::Commit(pinned.snapshot.id())
     } else {
         Scope::Everything
     };
@@ -317,12 +313,12 @@ pub(super) async fn verify(
             "chunk_bytes": report.chunk_bytes,
             "unreferenced": report.unreferenced,
         });
-        println!("{body}");
+        out!("{body}");
     } else {
         for damage in &report.damage {
-            println!("damaged: {}: {}", damage.object, damage.reason);
+            out!("damaged: {}: {}", damage.object, damage.reason);
         }
-        println!(
+        out!(
             "{}: {} log entries, {} commits, {} objects, {} chunks ({:.1} MB) in {:.1} s; {} unreferenced",
             if report.damage.is_empty() {
                 "verified"

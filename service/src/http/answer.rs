@@ -1,34 +1,40 @@
 //! Caching headers and conditional requests, the same for every read.
 
 use array::hash::{Kind, hash};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 
 use crate::state::Pinned;
 
-/// How an answer may be cached: for ever from a commit, never unasked from a branch.
+/// How an answer may be cached: for ever from a commit, never unasked from a ref that may move.
 #[derive(Clone, Debug)]
 pub(crate) struct Caching {
     etag: String,
-    /// The same answer under its commit, for an answer from a branch.
+    /// The same answer under its commit, for an answer from a ref that may move.
     pinned_url: Option<String>,
 }
 
 impl Caching {
-    /// The caching of what `parts` name in a commit. `path` is the URL path below the ref.
-    pub(crate) fn new(pinned: &Pinned, repository: &str, path: &str, parts: &[&str]) -> Self {
-        let mut named = pinned.snapshot.id().to_string();
-        for part in parts.iter().chain([&path]) {
+    /// The caching of the answer to `/v1/repos/{repository}/refs/{ref}…`, of which `parts` tell
+    /// apart what the path does not.
+    pub(crate) fn new(pinned: &Pinned, uri: &Uri, parts: &[&str]) -> Self {
+        let id = pinned.snapshot.id().to_string();
+        let segments: Vec<&str> = uri.path().splitn(7, '/').collect();
+        let below = segments.get(6).copied().unwrap_or("");
+        let mut named = id.clone();
+        for part in parts.iter().chain([&below]) {
             named.push('\n');
             named.push_str(part);
         }
         let digits = hash(Kind::Request, named.as_bytes()).to_string();
-        let pinned_url = pinned.branch.as_ref().map(|_| {
-            format!(
-                "/v1/repos/{repository}/refs/{}/{path}",
-                pinned.snapshot.id()
-            )
+        let pinned_url = pinned.moves.then(|| {
+            let mut url: Vec<&str> = segments.clone();
+            if let Some(reference) = url.get_mut(5) {
+                *reference = &id;
+            }
+            let query = uri.query().map(|query| format!("?{query}"));
+            url.join("/") + &query.unwrap_or_default()
         });
         Self {
             etag: format!("\"{}\"", &digits[..32]),

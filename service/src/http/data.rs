@@ -1,8 +1,8 @@
 //! Slices and reductions.
 
-use array::{Bounds, OutputAxis, ResolvedSelection, Selection, Tensor, shape};
-use axum::extract::{Path, Query, State as Shared};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use array::{Bounds, DataType, OutputAxis, ResolvedSelection, Selection, Tensor, shape};
+use axum::extract::{OriginalUri, State as Shared};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::Response;
 use compute::cf::{CfDecoder, Decode};
 use compute::{Reducer, Reduction};
@@ -10,6 +10,7 @@ use query::ArrayReader;
 use serde::Deserialize;
 
 use super::answer::{Caching, ok};
+use super::extract::{Path, Query};
 use crate::error::{Failure, Problem};
 use crate::format::Format;
 use crate::state::{Pinned, State, node_path};
@@ -118,13 +119,13 @@ impl Asked {
         self.selection.output().iter().map(name).collect()
     }
 
-    fn caching(&self, repository: &str, path: &str, parts: &[&str]) -> Caching {
+    fn caching(&self, uri: &Uri, parts: &[&str]) -> Caching {
         let selection = self.selection.canonical();
         let mut named = vec![selection.as_str(), self.format.media_type()];
         let decode = format!("{:?}", self.decode);
         named.push(&decode);
         named.extend(parts);
-        Caching::new(&self.pinned, repository, path, &named)
+        Caching::new(&self.pinned, uri, &named)
     }
 
     fn answer(
@@ -166,11 +167,11 @@ fn check_expected(expected: Option<&str>, found: &[u64]) -> Result<(), Failure> 
     ))
 }
 
-fn check_size(state: &State, lengths: &[u64], element_bytes: usize) -> Result<(), Failure> {
+fn check_size(state: &State, lengths: &[u64], element_bytes: u64) -> Result<(), Failure> {
     let limit = state.limits().answer_bytes;
     let bytes = shape::elements(lengths)
         .ok()
-        .and_then(|count| count.checked_mul(element_bytes as u64));
+        .and_then(|count| count.checked_mul(element_bytes));
     match bytes {
         Some(bytes) if bytes <= limit => Ok(()),
         _ => {
@@ -194,6 +195,7 @@ pub(crate) async fn read(
     Shared(state): Shared<State>,
     Path(path): Path<(String, String, String)>,
     Query(query): Query<DataQuery>,
+    OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let common = (
@@ -205,7 +207,7 @@ pub(crate) async fn read(
     let asked = Asked::new(&state, &path, &headers, common).await?;
     let shape = asked.selection.output_shape();
     check_expected(query.expected_shape.as_deref(), &shape)?;
-    let caching = asked.caching(&path.0, &format!("data/{}", path.2), &[]);
+    let caching = asked.caching(&uri, &[]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
@@ -214,7 +216,7 @@ pub(crate) async fn read(
     let data_type = decoder
         .as_ref()
         .map_or(&metadata.data_type, CfDecoder::data_type);
-    check_size(&state, &shape, data_type.size_bytes().unwrap_or(32))?;
+    check_size(&state, &shape, asked.format.element_bytes(data_type))?;
     let tensor = state
         .engine()
         .read(&asked.array, &asked.selection, asked.decode)
@@ -233,6 +235,7 @@ pub(crate) async fn reduce(
     Shared(state): Shared<State>,
     Path(path): Path<(String, String, String)>,
     Query(query): Query<ReduceQuery>,
+    OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let common = (
@@ -278,9 +281,10 @@ pub(crate) async fn reduce(
         .map(|&p| if over[p] { 1 } else { full_shape[p] })
         .collect();
     check_expected(query.expected_shape.as_deref(), &shape)?;
-    check_size(&state, &shape, 8)?;
+    let widest = DataType::Complex128;
+    check_size(&state, &shape, asked.format.element_bytes(&widest))?;
     let named = format!("{reduction:?} {reduced:?} {keepdims}");
-    let caching = asked.caching(&path.0, &format!("reduce/{}", path.2), &[&named]);
+    let caching = asked.caching(&uri, &[&named]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }

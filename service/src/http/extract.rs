@@ -55,7 +55,9 @@ impl<T: DeserializeOwned + IntoParams, S: Send + Sync> FromRequestParts<S> for Q
             Ok(axum::extract::Query(values)) => Ok(Self(values)),
             Err(rejection) => {
                 let text = rejection.body_text();
-                let reason = text.split_once(": ").map_or(text.as_str(), |(_, rest)| rest);
+                let reason = text
+                    .split_once(": ")
+                    .map_or(text.as_str(), |(_, rest)| rest);
                 let named = known.iter().find(|name| reason.contains(**name));
                 let parameter = named.copied().unwrap_or("query");
                 Err(Failure::bad_request(parameter, reason))

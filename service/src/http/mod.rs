@@ -2,6 +2,7 @@
 
 mod answer;
 mod data;
+mod extract;
 mod openapi;
 mod refs;
 mod repositories;
@@ -59,6 +60,7 @@ pub fn router(state: State) -> Router {
         .nest("/v1/repos/{repository}", repository)
         .merge(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi_document()))
         .fallback(|| async { Failure::not_found("no route has this path; /docs lists them") })
+        .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })
         .layer(middleware::from_fn(refuse_ambiguous_paths))
         .layer(cors())
         .layer(TraceLayer::new_for_http())
@@ -84,7 +86,7 @@ fn cors() -> CorsLayer {
 async fn refuse_ambiguous_paths(request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let lower = path.to_ascii_lowercase();
-    let encoded_slash = lower.contains("%2f") || lower.contains("%5c");
+    let encoded_slash = lower.contains("%2f");
     let hidden = lower.contains("%00");
     let dots = lower
         .split('/')

@@ -1,8 +1,7 @@
 //! Branches, tags, the log, commits and nodes.
 
 use axum::Json;
-use axum::body::Bytes as Body;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use storage::{LogEntry, Node, Operation, Ref, RefKind, RefName};
 
 use super::answer::Caching;
+use super::extract::{Body, Path, Query};
 use crate::error::{Failure, Problem};
 use crate::state::{Pinned, State, node_path};
 
@@ -76,12 +76,12 @@ async fn create(
     state: &State,
     path: (String, String),
     kind: RefKind,
-    body: &Body,
+    Body(body): Body,
 ) -> Result<Response, Failure> {
     let new: NewRef = if body.is_empty() {
         NewRef::default()
     } else {
-        serde_json::from_slice(body)
+        serde_json::from_slice(&body)
             .map_err(|error| Failure::bad_request("body", error.to_string()))?
     };
     let repository = state.repository(&path.0.parse()?).await?;
@@ -137,7 +137,7 @@ pub(crate) async fn create_branch(
     Path(path): Path<(String, String)>,
     body: Body,
 ) -> Result<Response, Failure> {
-    create(&state, path, RefKind::Branch, &body).await
+    create(&state, path, RefKind::Branch, body).await
 }
 
 /// Creates a tag, which never moves.
@@ -149,7 +149,7 @@ pub(crate) async fn create_tag(
     Path(path): Path<(String, String)>,
     body: Body,
 ) -> Result<Response, Failure> {
-    create(&state, path, RefKind::Tag, &body).await
+    create(&state, path, RefKind::Tag, body).await
 }
 
 /// Deletes a branch; its commits stay.
@@ -227,16 +227,19 @@ async fn entry_json(repository: &storage::Repository, entry: &LogEntry) -> Resul
 pub(crate) async fn show(
     Shared(state): Shared<State>,
     Path((name, reference)): Path<(String, String)>,
+    OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let pinned = state.snapshot(&name, &reference).await?;
+    // HTTP/2 has the host in the URI.
     let host = headers
         .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
+        .and_then(|host| host.to_str().ok())
+        .or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
     let origin = host
         .map(|host| format!("http://{host}"))
         .unwrap_or_default();
-    let caching = Caching::new(&pinned, &name, "", &["ref", host.unwrap_or("")]);
+    let caching = Caching::new(&pinned, &uri, &["ref", host.unwrap_or("")]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
@@ -263,9 +266,11 @@ pub(crate) async fn show(
 pub(crate) async fn root_node(
     state: Shared<State>,
     Path((name, reference)): Path<(String, String)>,
+    uri: OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    node(state, Path((name, reference, String::new())), headers).await
+    let path = Path((name, reference, String::new()));
+    node(state, path, uri, headers).await
 }
 
 /// A group or an array: metadata, members, statistics, storage.
@@ -275,14 +280,15 @@ pub(crate) async fn root_node(
 pub(crate) async fn node(
     Shared(state): Shared<State>,
     Path((name, reference, path)): Path<(String, String, String)>,
+    OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let pinned = state.snapshot(&name, &reference).await?;
-    let caching = Caching::new(&pinned, &name, &format!("nodes/{path}"), &[]);
+    let node = pinned.snapshot.node(&node_path(&path)?).await?;
+    let caching = Caching::new(&pinned, &uri, &[]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
-    let node = pinned.snapshot.node(&node_path(&path)?).await?;
     let mut response = Json(node_json(&pinned, &node).await?).into_response();
     caching.apply(response.headers_mut());
     Ok(response)

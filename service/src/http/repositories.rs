@@ -1,11 +1,12 @@
 //! Repositories, health, limits.
 
 use axum::Json;
-use axum::extract::{Path, State as Shared};
+use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use storage::{RepoName, Repository};
 
+use super::extract::Path;
 use crate::error::{Failure, Problem};
 use crate::state::State;
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use array::{ChunkIndex, NodePath};
-use axum::extract::{Path, State as Shared};
+use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use importers::document_with_members;
 use storage::{ArrayNode, Node};
 
 use super::answer::{Caching, ok};
+use super::extract::Path;
 use crate::error::{Failure, Problem};
 use crate::state::{Pinned, State};
 
@@ -38,16 +39,12 @@ enum Found {
 pub(crate) async fn root(
     state: Shared<State>,
     Path((name, reference)): Path<(String, String)>,
+    uri: OriginalUri,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    key(
-        state,
-        Path((name, reference, String::new())),
-        method,
-        headers,
-    )
-    .await
+    let path = Path((name, reference, String::new()));
+    key(state, path, uri, method, headers).await
 }
 
 /// An object of the store: `zarr.json` of a node, or a chunk.
@@ -58,6 +55,7 @@ pub(crate) async fn root(
 pub(crate) async fn key(
     Shared(state): Shared<State>,
     Path((name, reference, key)): Path<(String, String, String)>,
+    OriginalUri(uri): OriginalUri,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -67,15 +65,14 @@ pub(crate) async fn key(
         return Err(missing());
     }
     let pinned = state.snapshot(&name, &reference).await?;
-    let key = names.join("/");
     let found = find(&pinned, &names).await?.ok_or_else(missing)?;
-    let caching = Caching::new(&pinned, &name, &format!("zarr/{key}"), &[]);
-    if let Some(response) = caching.not_modified(&headers) {
-        return Ok(response);
-    }
+    let caching = Caching::new(&pinned, &uri, &[]);
     match found {
-        Found::Directory(node) => directory(&pinned, &node).await,
+        Found::Directory(node) => directory(&pinned, &node, uri.path(), &caching).await,
         Found::Document(node) => {
+            if let Some(response) = caching.not_modified(&headers) {
+                return Ok(response);
+            }
             let bytes = document(&state, &pinned, &node).await?;
             let length = bytes.len() as u64;
             let range = requested_range(&headers, &caching, length)?;
@@ -92,6 +89,9 @@ pub(crate) async fn key(
                 .chunk(&reader, &index)
                 .await?
                 .ok_or_else(missing)?;
+            if let Some(response) = caching.not_modified(&headers) {
+                return Ok(response);
+            }
             let range = requested_range(&headers, &caching, row.length)?;
             let wanted = range.clone().unwrap_or(0..row.length);
             // The length is known without reading: a HEAD costs no request to the store.
@@ -170,7 +170,12 @@ async fn document(state: &State, pinned: &Pinned, node: &Node) -> Result<Bytes, 
 }
 
 /// An HTML index, as file servers give: clients list directories by its links.
-async fn directory(pinned: &Pinned, node: &Node) -> Result<Response, Failure> {
+async fn directory(
+    pinned: &Pinned,
+    node: &Node,
+    url_path: &str,
+    caching: &Caching,
+) -> Result<Response, Failure> {
     let mut links = vec!["zarr.json".to_owned()];
     match node {
         Node::Group(group) => {
@@ -212,9 +217,14 @@ async fn directory(pinned: &Pinned, node: &Node) -> Result<Response, Failure> {
         })
         .collect();
     let title = escape(&node.path().to_string());
-    let page =
-        format!("<!doctype html>\n<title>{title}</title>\n<h1>{title}</h1>\n<ul>\n{items}</ul>\n");
-    Ok(Html(page).into_response())
+    // With and without a slash at its end, the URL is the directory that links start from.
+    let base = escape(url_path.trim_end_matches('/'));
+    let page = format!(
+        "<!doctype html>\n<base href=\"{base}/\">\n<title>{title}</title>\n<h1>{title}</h1>\n<ul>\n{items}</ul>\n"
+    );
+    let mut response = Html(page).into_response();
+    caching.apply(response.headers_mut());
+    Ok(response)
 }
 
 fn object(
@@ -266,7 +276,10 @@ fn parse_range(text: &str, length: u64) -> Result<Option<Range<u64>>, Failure> {
     else {
         return Ok(None);
     };
-    let outside = || Failure::range(format!("{text:?} of an object of {length} bytes"));
+    let outside = || {
+        let detail = format!("{text:?} of an object of {length} bytes");
+        Failure::range(length, detail)
+    };
     match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
         (Ok(first), Ok(last)) if first > last => Ok(None),
         (Ok(first), _)
@@ -277,7 +290,7 @@ fn parse_range(text: &str, length: u64) -> Result<Option<Range<u64>>, Failure> {
         }
         (Ok(first), Ok(last)) => Ok(Some(first..last.saturating_add(1).min(length))),
         (Ok(first), Err(_)) if last.trim().is_empty() => Ok(Some(first..length)),
-        (Err(_), Ok(0)) if first.trim().is_empty() => Err(outside()),
+        (Err(_), Ok(count)) if first.trim().is_empty() && count.min(length) == 0 => Err(outside()),
         (Err(_), Ok(count)) if first.trim().is_empty() => {
             Ok(Some(length.saturating_sub(count)..length))
         }
