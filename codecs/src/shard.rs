@@ -377,4 +377,14 @@ mod tests {
             assert!(forge(&entries, data).is_err(), "{entries:?}");
         }
     }
+
+    /// The worked example of `docs/format.md`.
+    #[test]
+    fn the_bytes_of_a_shard_are_the_golden_ones() {
+        let (id, bytes) = build(&[Some(b"abc".to_vec()), None, Some(b"de".to_vec())]).unwrap();
+        let golden = include_str!("../../docs/vectors/shard.txt");
+        let lines: Vec<&str> = golden.lines().collect();
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(lines, [id.to_string(), digits]);
+    }
 }
