@@ -62,8 +62,11 @@ impl CodecMetadata {
     }
 
     /// The item of a `codecs` list.
+    ///
+    /// An empty configuration is left out, but for the codecs of numcodecs: zarr-python, where they
+    /// come from, refuses them without.
     pub fn to_json(&self) -> Value {
-        if self.configuration.is_empty() {
+        if self.configuration.is_empty() && !self.name.starts_with("numcodecs.") {
             json!({ "name": self.name })
         } else {
             json!({ "name": self.name, "configuration": self.configuration })

@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use query::Engine;
-use serde_json::{Map, Value, json};
 use storage::{Node, Snapshot};
 
 use crate::Error;
+use crate::consolidated::document_with_members;
 
 /// What an export wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,30 +102,4 @@ fn write_file(path: &PathBuf, bytes: &[u8]) -> Result<(), Error> {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     std::fs::write(path, bytes).map_err(failed)
-}
-
-/// A node's `zarr.json`; a group's with the metadata of everything below it, so that clients open
-/// it with one read.
-///
-/// `nodes` holds at least all nodes below `node`.
-pub fn document_with_members(node: &Node, nodes: &[Node]) -> Vec<u8> {
-    if let Node::Array(_) = node {
-        return node.document().to_vec();
-    }
-    let own = node.path().as_str();
-    let mut metadata = Map::new();
-    for other in nodes {
-        let below = match other.path().as_str().strip_prefix(own) {
-            Some(rest) if own.is_empty() => rest,
-            Some(rest) => rest.strip_prefix('/').unwrap_or_default(),
-            None => "",
-        };
-        if !below.is_empty() {
-            metadata.insert(below.to_owned(), other.metadata().to_json());
-        }
-    }
-    let mut document = node.metadata().to_json();
-    document["consolidated_metadata"] =
-        json!({ "kind": "inline", "must_understand": false, "metadata": Value::Object(metadata) });
-    array::json::canonical_bytes(&document)
 }

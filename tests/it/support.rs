@@ -109,7 +109,11 @@ pub(crate) async fn every_kind_of_object() -> (Watched, Vec<SampleArray>) {
         .attributes
         .insert("history".into(), json!("and then ".repeat(600)));
     let sparse = |index: u64| {
-        let value = if index.is_multiple_of(499) { index as f32 } else { 0.0 };
+        let value = if index.is_multiple_of(499) {
+            index as f32
+        } else {
+            0.0
+        };
         value.to_le_bytes().to_vec()
     };
     let samples = [

@@ -124,6 +124,7 @@ def netcdf4(path: Path) -> None:
         letters[:] = np.array([bytes([65 + i % 26]) for i in range(31 * 37)], "S1").reshape(31, 37)
         partly = file.createVariable("partly_written", "i4", ("time", "step"), chunksizes=(3, 3))
         partly[0:2, 0:4] = np.arange(8).reshape(2, 4)
+        partly[4, 0:4] = 9
         scalar = file.createVariable("scalar", "i8", ())
         scalar[...] = 42
         time = file.createVariable("time", "f8", ("time",))
