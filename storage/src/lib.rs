@@ -19,6 +19,8 @@ mod commit;
 mod concurrent;
 mod durable;
 mod error;
+#[cfg(test)]
+mod golden;
 mod layout;
 mod log;
 mod names;
