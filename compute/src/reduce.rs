@@ -389,21 +389,23 @@ impl Partial {
         Ok(())
     }
 
-    /// The partial of no box, over `kept` cells.
+    /// The partial of no box, over `kept` cells, each of `reduced` values. One of the two is zero.
     ///
     /// # Errors
-    /// [`Error::Empty`] for reducers without an answer for no values.
+    /// [`Error::Empty`] for reducers without an answer for no values; as in NumPy also where no cell
+    /// is kept.
     pub fn of_nothing(
         reduction: Reduction,
         data_type: &DataType,
         kept: usize,
+        reduced: u64,
     ) -> Result<Self, Error> {
         reduction.data_type(data_type)?;
-        if matches!(
+        let chooses = matches!(
             reduction.reducer,
             Reducer::Min | Reducer::Max | Reducer::ArgMin | Reducer::ArgMax
-        ) && kept > 0
-        {
+        );
+        if chooses && reduced == 0 {
             return Err(Error::Empty {
                 reducer: reduction.reducer.name(),
                 reason: "nothing is selected",

@@ -286,7 +286,10 @@ impl Engine {
         let size = shape::size_bytes(&kept, &result)?;
         let mut out = vec![0; size];
         if plan.inner_chunks() == 0 {
-            let empty = Partial::of_nothing(reduction, &decoded, shape::elements(&kept)? as usize)?;
+            let per_cell = selected.iter().zip(reduced).filter(|(_, gone)| **gone);
+            let per_cell = per_cell.fold(1u64, |count, (&length, _)| count.saturating_mul(length));
+            let cells = shape::elements(&kept)? as usize;
+            let empty = Partial::of_nothing(reduction, &decoded, cells, per_cell)?;
             out = empty.finish(&decoded)?;
         } else {
             let rows = Arc::new(self.rows(array, &plan).await?);
