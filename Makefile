@@ -32,10 +32,10 @@ lint: ## format, clippy and documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps $(LOCKED) --document-private-items
 
 bench: ## benchmarks and the long tests, optimised
-	@scripts/setup.sh build
+	@scripts/setup.sh test
 	$(CARGO) build --release $(LOCKED) -p service -p quarr-tests --bins
-	$(CARGO) bench --workspace $(LOCKED)
-	$(CARGO) test --release $(LOCKED) -p quarr-tests --test it -- --ignored --nocapture
+	$(CARGO) bench $(LOCKED) -p quarr-benches
+	scripts/test-python.sh target/release -m long
 
 setup: ## only install what building and testing need
 	@scripts/setup.sh test

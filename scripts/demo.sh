@@ -18,7 +18,18 @@ cd "$work"
 
 title() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] || title() { printf '\n%s\n' "$*"; }
-quarr() { printf '$ quarr %s\n' "$*"; "$bin/quarr" "$@"; }
+# Shows a command as one would type it, then runs it.
+quarr() {
+    printf '$ quarr'
+    for word in "$@"; do
+        case $word in
+            *[!A-Za-z0-9_./,=-]*) printf " '%s'" "$word" ;;
+            *) printf ' %s' "$word" ;;
+        esac
+    done
+    printf '\n'
+    "$bin/quarr" "$@"
+}
 
 title "A small NetCDF file: hourly air temperature on a 2 degree grid, packed in 16 bits"
 "$bin/sample-netcdf" air.nc
@@ -35,7 +46,7 @@ title "A slice, decoded as CF says"
 quarr get 'weather/t2m[0,10:14,20:25]'
 
 title "A reduction over time, and one over everything"
-quarr get 'weather/t2m[:,45,90:94]' --reduce mean --over time
+quarr get 'weather/t2m[:,20:22,90:94]' --reduce mean --over time
 quarr get weather/t2m --reduce max
 
 title "The log: every change is an entry, chained by hash"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 import quarr
 import sources
 
-warnings.filterwarnings("ignore", category=UserWarning, module="zarr")
+
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ pub fn weather() -> File {
                 attributes: vec![
                     ("long_name", "2 metre temperature".into()),
                     ("units", "K".into()),
-                    ("scale_factor", Value::Numbers(Type::Double, vec![0.01])),
-                    ("add_offset", Value::Numbers(Type::Double, vec![273.15])),
+                    ("scale_factor", Value::Numbers(Type::Double, vec![0.0625])),
+                    ("add_offset", Value::Numbers(Type::Double, vec![273.0])),
                     ("_FillValue", Value::Numbers(Type::Short, vec![-32768.0])),
                 ],
                 data_type: Type::Short,
@@ -87,7 +87,7 @@ fn packed_temperature(index: u64) -> f64 {
     let longitude = (2.0 * (index % LONGITUDES) as f64).to_radians();
     let local_hour = hour / 12.0 * std::f64::consts::PI;
     let celsius = 30.0 * latitude.cos() - 15.0 + 4.0 * (longitude + local_hour).sin();
-    (celsius * 100.0).round()
+    (celsius / 0.0625).round()
 }
 
 /// One float variable of about `megabytes` MiB over records of 8 MiB, hard to compress.
