@@ -129,7 +129,13 @@ impl State {
         let repository = self.repository(&repository.parse()?).await?;
         let expression: RefExpression = reference.parse()?;
         let resolved = repository.resolve(&expression).await?;
-        let snapshot = repository.snapshot(resolved.commit).await?;
+        let snapshot = match repository.snapshot(resolved.commit).await {
+            // The log names it: its absence is data loss, and Zarr clients take 404 for fill value.
+            Err(storage::Error::NotFound { name, .. }) => {
+                return Err(storage::Error::Missing { key: name }.into());
+            }
+            other => other?,
+        };
         let moves = !matches!(expression.base, RefBase::Commit(_));
         Ok(Pinned {
             snapshot,

@@ -58,7 +58,10 @@ impl<T: DeserializeOwned + IntoParams, S: Send + Sync> FromRequestParts<S> for Q
                 let reason = text
                     .split_once(": ")
                     .map_or(text.as_str(), |(_, rest)| rest);
-                let named = known.iter().find(|name| reason.contains(**name));
+                let named = known.iter().find(|name| {
+                    reason.starts_with(&format!("{name}: "))
+                        || reason.contains(&format!("`{name}`"))
+                });
                 let parameter = named.copied().unwrap_or("query");
                 Err(Failure::bad_request(parameter, reason))
             }

@@ -53,7 +53,7 @@ pub fn router(state: State) -> Router {
         .route("/refs/{reference}/zarr/{*key}", get(zarr::key));
     Router::new()
         .route("/", get(landing))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(repositories::live))
         .route("/readyz", get(repositories::ready))
         .route("/v1/limits", get(repositories::limits))
         .route("/v1/repos", get(repositories::list))

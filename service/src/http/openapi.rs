@@ -17,6 +17,7 @@ use crate::error::Problem;
         repositories::show,
         repositories::create,
         repositories::delete,
+        repositories::live,
         repositories::ready,
         repositories::limits,
         refs::list_branches,
@@ -27,9 +28,11 @@ use crate::error::Problem;
         refs::delete_tag,
         refs::log,
         refs::show,
+        refs::root_node,
         refs::node,
         data::read,
         data::reduce,
+        zarr::root,
         zarr::key
     ),
     components(schemas(Problem))

@@ -263,6 +263,9 @@ pub(crate) async fn show(
 }
 
 /// The root group.
+#[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}/nodes",
+    params(("repository" = String, Path), ("reference" = String, Path)),
+    responses((status = 200, body = Object), (status = 304), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(crate) async fn root_node(
     state: Shared<State>,
     Path((name, reference)): Path<(String, String)>,

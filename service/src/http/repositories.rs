@@ -100,6 +100,12 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Whether the process answers.
+#[utoipa::path(get, path = "/livez", responses((status = 200)))]
+pub(crate) async fn live() -> &'static str {
+    "ok\n"
+}
+
 /// Whether the store answers.
 #[utoipa::path(get, path = "/readyz", responses((status = 200), (status = 503, body = Problem)))]
 pub(crate) async fn ready(Shared(state): Shared<State>) -> Result<&'static str, Failure> {

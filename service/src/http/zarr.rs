@@ -36,6 +36,9 @@ enum Found {
 }
 
 /// The index of the root.
+#[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}/zarr",
+    params(("repository" = String, Path), ("reference" = String, Path)),
+    responses((status = 200, content_type = "text/html", body = String), (status = 404, body = Problem)))]
 pub(crate) async fn root(
     state: Shared<State>,
     Path((name, reference)): Path<(String, String)>,
@@ -48,7 +51,7 @@ pub(crate) async fn root(
 }
 
 /// An object of the store: `zarr.json` of a node, or a chunk.
-#[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
+#[utoipa::path(method(get, head), path = "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
     params(("repository" = String, Path), ("reference" = String, Path), ("key" = String, Path)),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = 206, content_type = "application/octet-stream", body = Vec<u8>),
         (status = 304), (status = 404, body = Problem), (status = 416, body = Problem), (status = 500, body = Problem)))]

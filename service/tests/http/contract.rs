@@ -1,0 +1,96 @@
+//! The OpenAPI document: committed, generated, and true.
+
+use serde_json::Value;
+use service::http::openapi_document;
+
+use crate::support::Service;
+
+const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi/quarr.json");
+
+/// `UPDATE=1 cargo test -p service --test http contract` writes the document anew.
+#[test]
+fn the_committed_document_is_the_generated_one() {
+    let generated = openapi_document().to_pretty_json().unwrap() + "\n";
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(COMMITTED, &generated).unwrap();
+    }
+    let committed = std::fs::read_to_string(COMMITTED).unwrap();
+    assert!(
+        committed == generated,
+        "the API changed: UPDATE=1 cargo test -p service --test http contract"
+    );
+}
+
+#[tokio::test]
+async fn every_documented_operation_is_served() {
+    let service = Service::new().await;
+    let document: Value = serde_json::from_str(&openapi_document().to_json().unwrap()).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() > 12);
+    for (path, operations) in paths {
+        let url = path
+            .replace("{repository}", "demo")
+            .replace("{reference}", "main")
+            .replace("{name}", "some")
+            .replace("{key}", "zarr.json")
+            .replace("{path}", "g/f");
+        for method in operations.as_object().unwrap().keys() {
+            // Other methods would change what the next request finds.
+            if method != "get" {
+                continue;
+            }
+            let query = if url.contains("/reduce/") {
+                "?reduce=sum"
+            } else {
+                ""
+            };
+            let answer = service.get(&format!("{url}{query}")).await;
+            assert_eq!(answer.status, 200, "{url}: {:?}", answer.body);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_route_is_documented() {
+    let document: Value = serde_json::from_str(&openapi_document().to_json().unwrap()).unwrap();
+    for (path, methods) in [
+        ("/v1/repos", vec!["get"]),
+        ("/v1/repos/{repository}", vec!["get", "put", "delete"]),
+        ("/v1/repos/{repository}/branches", vec!["get"]),
+        (
+            "/v1/repos/{repository}/branches/{name}",
+            vec!["put", "delete"],
+        ),
+        ("/v1/repos/{repository}/tags", vec!["get"]),
+        ("/v1/repos/{repository}/tags/{name}", vec!["put", "delete"]),
+        ("/v1/repos/{repository}/log", vec!["get"]),
+        ("/v1/repos/{repository}/refs/{reference}", vec!["get"]),
+        ("/v1/repos/{repository}/refs/{reference}/nodes", vec!["get"]),
+        (
+            "/v1/repos/{repository}/refs/{reference}/nodes/{path}",
+            vec!["get"],
+        ),
+        (
+            "/v1/repos/{repository}/refs/{reference}/data/{path}",
+            vec!["get"],
+        ),
+        (
+            "/v1/repos/{repository}/refs/{reference}/reduce/{path}",
+            vec!["get"],
+        ),
+        ("/v1/repos/{repository}/refs/{reference}/zarr", vec!["get"]),
+        (
+            "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
+            vec!["get", "head"],
+        ),
+        ("/v1/limits", vec!["get"]),
+        ("/livez", vec!["get"]),
+        ("/readyz", vec!["get"]),
+    ] {
+        for method in methods {
+            let operation = &document["paths"][path][method];
+            assert!(operation["summary"].is_string(), "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The HTTP service, through its router and without a socket.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests; Clippy exempts only the functions marked so, not their helpers"
+)]
+
+mod contract;
+mod reads;
+mod refusals;
+mod repositories;
+mod support;
+mod zarr;

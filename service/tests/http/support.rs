@@ -1,0 +1,188 @@
+//! A service over a small repository in memory, and requests to it.
+
+use std::sync::Arc;
+
+use array::DataType;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use quarr_tests::arrays::SampleArray;
+use quarr_tests::watched::Watched;
+use query::{Engine, Settings};
+use serde_json::{Value, json};
+use service::http::router;
+use service::state::{Limits, State};
+use storage::{CommitOptions, Repository, Store, Transaction};
+use tower::ServiceExt as _;
+
+/// Where the arrays of branch `main` are.
+pub(crate) const MAIN: &str = "/v1/repos/demo/refs/main";
+/// Most bytes in one answer of the service under test.
+pub(crate) const ANSWER_BYTES: u64 = 4096;
+
+/// A service and the store below it.
+pub(crate) struct Service {
+    pub(crate) router: Router,
+    pub(crate) objects: Watched,
+}
+
+/// An answer, read whole.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl Service {
+    /// A service over a repository `demo`.
+    ///
+    /// `g/f`: float32, shape (4, 6), dimensions (x, y), values 0 to 23, 5 is NaN. `packed`: int16,
+    /// shape (4), values 0 to 3 with scale 0.5 and offset 10, fill value 3. `names`: strings.
+    /// `big`: bytes, shape (5000), noise in shards of
+    /// their own. `sparse`: float32, shape (8), its second half fill value.
+    pub(crate) async fn new() -> Self {
+        let objects = Watched::new(Arc::new(InMemory::new()));
+        let store = Store::from_objects(Arc::new(objects.clone()), "test");
+        let repository = Repository::create(store.under("demo"), "test")
+            .await
+            .unwrap();
+        let branch = "main".parse().unwrap();
+        let transaction = Transaction::begin(&repository, &branch).await.unwrap();
+        for sample in samples() {
+            sample.store(&transaction).await.unwrap();
+        }
+        let options = CommitOptions {
+            author: "ada".into(),
+            message: "samples".into(),
+            ..CommitOptions::default()
+        };
+        transaction.commit(options).await.unwrap();
+        Self {
+            router: service_over(&objects),
+            objects,
+        }
+    }
+
+    /// The answer to a request.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: axum::body::to_bytes(body, usize::MAX).await.unwrap(),
+        }
+    }
+
+    /// The answer to a GET.
+    pub(crate) async fn get(&self, url: &str) -> Answer {
+        self.ask("GET", url, &[], "").await
+    }
+
+    /// The JSON a GET answers with; it must be a 200.
+    pub(crate) async fn json(&self, url: &str) -> Value {
+        let answer = self.get(url).await;
+        assert_eq!(answer.status, 200, "{url}: {:?}", answer.body);
+        answer.json()
+    }
+
+    /// Asserts that a request is refused with this status and as problem details, and returns them.
+    pub(crate) async fn refused(&self, method: &str, url: &str, status: u16) -> Value {
+        let answer = self.ask(method, url, &[], "").await;
+        assert_eq!(answer.status, status, "{method} {url}: {:?}", answer.body);
+        assert_eq!(
+            answer.header("content-type"),
+            "application/problem+json",
+            "{method} {url}"
+        );
+        assert_eq!(answer.header("cache-control"), "no-store", "{method} {url}");
+        let problem = answer.json();
+        assert_eq!(problem["status"], status);
+        for member in ["type", "title", "detail"] {
+            assert!(
+                problem[member]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{problem}"
+            );
+        }
+        problem
+    }
+}
+
+/// A service with nothing cached.
+pub(crate) fn service_over(objects: &Watched) -> Router {
+    let settings = Settings {
+        threads: 1,
+        ..Settings::default()
+    };
+    let limits = Limits {
+        answer_bytes: ANSWER_BYTES,
+    };
+    let store = Store::from_objects(Arc::new(objects.clone()), "test");
+    router(State::new(store, Engine::new(settings).unwrap(), limits))
+}
+
+fn samples() -> Vec<SampleArray> {
+    let float = |index: u64| {
+        let value = if index == 5 { f32::NAN } else { index as f32 };
+        value.to_le_bytes().to_vec()
+    };
+    let mut grid =
+        SampleArray::sharded("g/f", DataType::Float32, [&[4, 6], &[2, 6], &[2, 3]], float).unwrap();
+    let names = vec![Some("x".into()), Some("y".into())];
+    grid.metadata.set_dimension_names(names).unwrap();
+    let integer = |index: u64| (index as i16).to_le_bytes().to_vec();
+    let mut packed =
+        SampleArray::sharded("packed", DataType::Int16, [&[4], &[4], &[2]], integer).unwrap();
+    packed.metadata.attributes.extend(
+        [
+            ("scale_factor", json!(0.5)),
+            ("add_offset", json!(10.0)),
+            ("_FillValue", json!(3)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    let word = |index: u64| ["wind", "", "größe"][index as usize].as_bytes().to_vec();
+    let names = SampleArray::sharded("names", DataType::String, [&[3], &[2], &[2]], word).unwrap();
+    let noise = |index: u64| vec![(index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8];
+    let big =
+        SampleArray::sharded("big", DataType::UInt8, [&[5000], &[1000], &[100]], noise).unwrap();
+    let half = |index: u64| {
+        let value = if index < 4 { 1.0_f32 } else { 0.0 };
+        value.to_le_bytes().to_vec()
+    };
+    let sparse =
+        SampleArray::sharded("sparse", DataType::Float32, [&[8], &[4], &[2]], half).unwrap();
+    vec![grid, packed, names, big, sparse]
+}
