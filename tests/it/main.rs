@@ -9,6 +9,7 @@
 )]
 
 mod damage;
+mod documents;
 mod killed_writers;
 mod reductions;
 mod requests;
