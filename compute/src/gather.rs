@@ -1,6 +1,6 @@
 //! Copies of selected cells between C-order buffers.
 
-use array::{AxisSelection, Region, shape};
+use array::{AxisSelection, shape};
 
 /// Which cells of one chunk are selected along one axis, as positions inside the chunk, and where
 /// the first of them goes in the result. They go to consecutive or listed places.
@@ -64,49 +64,79 @@ impl AxisPart {
         self.source.is_empty()
     }
 
-    /// Whether the selected positions are neighbours, and go to neighbours.
-    fn is_contiguous(&self) -> bool {
-        let neighbours = |places: &[u64]| places.windows(2).all(|pair| pair[1] == pair[0] + 1);
-        neighbours(&self.source) && neighbours(&self.target)
+    /// Whether these are all positions of an axis of `length`, in order.
+    pub fn is_whole(&self, length: u64) -> bool {
+        self.source.iter().copied().eq(0..length)
+    }
+
+    /// Runs of neighbours that go to neighbours: first source, first target, length.
+    fn segments(&self) -> Vec<(u64, u64, u64)> {
+        let mut segments: Vec<(u64, u64, u64)> = Vec::new();
+        for (&source, &target) in self.source.iter().zip(&self.target) {
+            match segments.last_mut() {
+                Some((first, to, length))
+                    if source == *first + *length && target == *to + *length =>
+                {
+                    *length += 1;
+                }
+                _ => segments.push((source, target, 1)),
+            }
+        }
+        segments
     }
 }
 
 /// Copies the selected cells of a chunk to their places: calls `copy` with source and target
-/// positions of runs, in elements, and their length.
+/// positions of runs, in elements, and their length. Runs are as long as both sides allow.
 pub fn for_each_run(
     parts: &[AxisPart],
     source_shape: &[u64],
     target_shape: &[u64],
     mut copy: impl FnMut(u64, u64, u64),
 ) {
-    let Some((last, outer)) = parts.split_last() else {
-        copy(0, 0, 1);
-        return;
-    };
     if parts.iter().any(AxisPart::is_empty) {
         return;
     }
     let (from, to) = (shape::strides(source_shape), shape::strides(target_shape));
-    let lengths: Vec<u64> = outer.iter().map(|part| part.len() as u64).collect();
-    let contiguous = last.is_contiguous();
-    for at in Region::whole(&lengths).positions() {
+    // Trailing axes that are whole on both sides are part of every run.
+    let is_whole = |axis: &usize| {
+        let part = &parts[*axis];
+        part.is_whole(source_shape[*axis]) && part.target.iter().copied().eq(0..target_shape[*axis])
+    };
+    let whole = (0..parts.len()).rev().take_while(is_whole).count();
+    let (rest, trailing) = parts.split_at(parts.len() - whole);
+    let inner: u64 = trailing.iter().map(|part| part.len() as u64).product();
+    let Some((last, outer)) = rest.split_last() else {
+        copy(0, 0, inner);
+        return;
+    };
+    let segments = last.segments();
+    let mut at = vec![0; outer.len()];
+    loop {
         let (mut source, mut target) = (0, 0);
-        for (axis, (part, nth)) in outer.iter().zip(&at).enumerate() {
-            source += part.source[*nth as usize] * from[axis];
-            target += part.target[*nth as usize] * to[axis];
+        for (axis, (part, &nth)) in outer.iter().zip(&at).enumerate() {
+            source += part.source[nth] * from[axis];
+            target += part.target[nth] * to[axis];
         }
-        if contiguous {
-            copy(
-                source + last.source[0],
-                target + last.target[0],
-                last.len() as u64,
-            );
-        } else {
-            for (s, t) in last.source.iter().zip(&last.target) {
-                copy(source + s, target + t, 1);
-            }
+        for &(s, t, length) in &segments {
+            copy(source + s * inner, target + t * inner, length * inner);
+        }
+        if !advance(&mut at, outer) {
+            return;
         }
     }
+}
+
+/// Goes to the next position in C order; false after the last one.
+fn advance(at: &mut [usize], parts: &[AxisPart]) -> bool {
+    for (nth, part) in at.iter_mut().zip(parts).rev() {
+        *nth += 1;
+        if *nth < part.len() {
+            return true;
+        }
+        *nth = 0;
+    }
+    false
 }
 
 /// The selected cells of a chunk, packed in C order.
@@ -123,22 +153,44 @@ pub fn gather(
             target: (0..part.len() as u64).collect(),
         })
         .collect();
+    match element_bytes {
+        1 => gather_packed::<1>(bytes, &packed, source_shape, 1),
+        2 => gather_packed::<2>(bytes, &packed, source_shape, 1),
+        4 => gather_packed::<4>(bytes, &packed, source_shape, 1),
+        8 => gather_packed::<8>(bytes, &packed, source_shape, 1),
+        16 => gather_packed::<16>(bytes, &packed, source_shape, 1),
+        _ => gather_packed::<1>(bytes, &packed, source_shape, element_bytes),
+    }
+}
+
+/// Elements are `units` units of `N` bytes. A copy of one unit is a load and a store.
+fn gather_packed<const N: usize>(
+    bytes: &[u8],
+    parts: &[AxisPart],
+    source_shape: &[u64],
+    units: usize,
+) -> Vec<u8> {
     let lengths: Vec<u64> = parts.iter().map(|part| part.len() as u64).collect();
-    let mut out = vec![0; lengths.iter().product::<u64>() as usize * element_bytes];
-    for_each_run(&packed, source_shape, &lengths, |source, target, count| {
-        let (source, target) = (
-            source as usize * element_bytes,
-            target as usize * element_bytes,
+    let source = bytes.as_chunks::<N>().0;
+    let mut out = vec![[0; N]; lengths.iter().product::<u64>() as usize * units];
+    for_each_run(parts, source_shape, &lengths, |from, to, count| {
+        let (from, to, count) = (
+            from as usize * units,
+            to as usize * units,
+            count as usize * units,
         );
-        let length = count as usize * element_bytes;
-        out[target..target + length].copy_from_slice(&bytes[source..source + length]);
+        if count == 1 {
+            out[to] = source[from];
+        } else {
+            out[to..to + count].copy_from_slice(&source[from..from + count]);
+        }
     });
-    out
+    out.into_flattened()
 }
 
 #[cfg(test)]
 mod tests {
-    use array::{Bounds, Selection};
+    use array::{Bounds, Region, Selection};
     use proptest::prelude::*;
 
     use super::*;
@@ -161,6 +213,85 @@ mod tests {
             let expected: Vec<(u64, u64)> = (0..axis.len()).map(|nth| (nth, axis.position(nth))).collect();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn every_selected_cell_is_copied_once(
+            axes in prop::collection::vec(
+                (
+                    1u64..5,
+                    prop_oneof![
+                        3 => Just(":"), 1 => Just("::2"), 1 => Just("::-1"), 1 => Just("[0,0]"),
+                        1 => Just("0")
+                    ],
+                    1u64..4,
+                ),
+                0..4,
+            ),
+            element_bytes in 1usize..10,
+        ) {
+            let shape: Vec<u64> = axes.iter().map(|axis| axis.0).collect();
+            let text = axes.iter().map(|axis| axis.1).collect::<Vec<_>>().join(",");
+            let selection = text.parse::<Selection>().unwrap().resolve(&shape, Bounds::Clamp).unwrap();
+            let selected = selection.selected_shape();
+            let chunks: Vec<u64> = axes.iter().map(|(length, _, chunk)| length.div_ceil(*chunk)).collect();
+            let bytes: Vec<u8> =
+                (0..shape.iter().product::<u64>() as usize * element_bytes).map(|at| at as u8).collect();
+            let mut found = vec![0; selected.iter().product::<u64>() as usize * element_bytes];
+            for chunk in Region::whole(&chunks).positions() {
+                // Chunks of the array, each with its own cells alone.
+                let (mut parts, mut corner, mut lengths) = (vec![], vec![], vec![]);
+                for (axis, at) in chunk.iter().enumerate() {
+                    let start = at * axes[axis].2;
+                    let end = (start + axes[axis].2).min(shape[axis]);
+                    parts.push(AxisPart::of(&selection.axes()[axis], start..end));
+                    corner.push((start..end).collect::<Vec<u64>>());
+                    lengths.push(end - start);
+                }
+                let cells: Vec<AxisPart> = corner
+                    .into_iter()
+                    .map(|source| AxisPart { target: source.clone(), source })
+                    .collect();
+                let cells = gather(&bytes, &cells, &shape, element_bytes);
+                for_each_run(&parts, &lengths, &selected, |from, to, count| {
+                    let [from, to, count] = [from, to, count].map(|at| at as usize * element_bytes);
+                    found[to..to + count].copy_from_slice(&cells[from..from + count]);
+                });
+            }
+            let wanted: Vec<u8> = Region::whole(&selected)
+                .positions()
+                .flat_map(|at| {
+                    let source: Vec<u64> =
+                        at.iter().zip(selection.axes()).map(|(&nth, axis)| axis.position(nth)).collect();
+                    let start = shape::linear_index(&source, &shape) as usize * element_bytes;
+                    bytes[start..start + element_bytes].to_vec()
+                })
+                .collect();
+            prop_assert_eq!(found, wanted);
+        }
+    }
+
+    #[test]
+    fn whole_axes_make_long_runs() {
+        let part = |source: std::ops::Range<u64>, first: u64| AxisPart {
+            target: (first..first + source.end - source.start).collect(),
+            source: source.collect(),
+        };
+        let runs = |parts: &[AxisPart], from: &[u64], to: &[u64]| {
+            let mut runs = Vec::new();
+            for_each_run(parts, from, to, |from, to, count| {
+                runs.push((from, to, count))
+            });
+            runs
+        };
+        assert_eq!(runs(&[], &[], &[]), [(0, 0, 1)]);
+        let whole = [part(0..2, 0), part(0..3, 0)];
+        assert_eq!(runs(&whole, &[2, 3], &[2, 3]), [(0, 0, 6)]);
+        let rows = [part(1..3, 4), part(0..3, 0)];
+        assert_eq!(runs(&rows, &[5, 3], &[9, 3]), [(3, 12, 6)]);
+        let columns = [part(0..2, 0), part(1..3, 0)];
+        assert_eq!(runs(&columns, &[2, 3], &[2, 2]), [(1, 0, 2), (4, 2, 2)]);
     }
 
     #[test]

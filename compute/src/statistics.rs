@@ -15,12 +15,13 @@ pub fn statistics(data_type: &DataType, bytes: &[u8], missing: &Missing) -> Opti
 }
 
 fn of<T: Element>(values: &[T], missing: &Missing) -> Statistics {
+    let mask = missing.mask::<T>();
     let mut result = Statistics::EMPTY;
     let mut extremes: Option<(T, T)> = None;
     let mut integer_sum = 0i128;
     let mut float_sum = Double::default();
     for &value in values {
-        if missing.is_missing(value) {
+        if mask.is_missing(value) {
             result.missing += 1;
             continue;
         }
@@ -56,7 +57,7 @@ fn of<T: Element>(values: &[T], missing: &Missing) -> Statistics {
     let mean = total / result.valid as f64;
     let m2 = values
         .iter()
-        .filter(|&&value| !missing.is_missing(value))
+        .filter(|&&value| !mask.is_missing(value))
         .map(|value| (value.to_f64() - mean).powi(2))
         .sum();
     let (min, max): (Scalar, Scalar) = (min.to_scalar(), max.to_scalar());

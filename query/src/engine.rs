@@ -290,7 +290,7 @@ impl Engine {
             let per_cell = per_cell.fold(1u64, |count, (&length, _)| count.saturating_mul(length));
             let cells = shape::elements(&kept)? as usize;
             let empty = Partial::of_nothing(reduction, &decoded, cells, per_cell)?;
-            out = empty.finish(&decoded)?;
+            out = empty.finish()?;
         } else {
             let rows = Arc::new(self.rows(array, &plan).await?);
             let job = Arc::new(ReduceJob {
@@ -314,7 +314,7 @@ impl Engine {
             let (kept_axes, reduced_axes) = (axes(false), axes(true));
             for tile in product(&kept_axes) {
                 let partial = self.reduce_tile(&job, &tile, &reduced_axes).await?;
-                let bytes = partial.finish(&decoded)?;
+                let bytes = partial.finish()?;
                 // The tile's cells in the result; reduced axes have one place, 0.
                 let inner: Vec<u64> = (0..tile.len())
                     .map(|axis| {
@@ -478,9 +478,8 @@ impl ReduceJob {
                         None => Error::Cancelled,
                     }
                 })?;
-                let whole =
-                    lengths == codec.inner_shape() && parts.iter().all(|p| p.source.is_sorted());
-                if whole {
+                let mut axes = parts.iter().zip(codec.inner_shape());
+                if axes.all(|(part, &length)| part.is_whole(length)) {
                     decoded
                 } else {
                     gather::gather(&decoded, &parts, codec.inner_shape(), size)
