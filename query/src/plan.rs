@@ -4,6 +4,8 @@ use array::{AxisSelection, ChunkIndex, Region, ResolvedSelection};
 use codecs::ArrayCodec;
 use compute::gather::AxisPart;
 
+use crate::ArrayReader;
+
 /// The inner chunks of an array that hold a selection.
 ///
 /// Inner chunks form a grid of their own over the whole array, finer than that of the stored
@@ -191,6 +193,21 @@ impl Plan {
                 )
             })
             .collect()
+    }
+}
+
+impl ArrayReader {
+    /// An upper bound of the inner chunks a selection touches, found without listing them; axes
+    /// that select nothing count as one. Saturates.
+    pub fn inner_chunks_at_most(&self, selection: &ResolvedSelection) -> u64 {
+        let along = |(axis, length): (&AxisSelection, &u64)| {
+            let hull = axis.hull();
+            // Zero-length inner chunks do not exist; a range of `n` cells touches `n / length + 2`.
+            let span = (hull.end - hull.start) / length + 2;
+            axis.len().min(span).max(1)
+        };
+        let axes = selection.axes().iter().zip(self.codec.inner_shape());
+        axes.map(along).fold(1, u64::saturating_mul)
     }
 }
 

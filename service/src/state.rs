@@ -16,12 +16,16 @@ use crate::error::Failure;
 pub struct Limits {
     /// Most decoded bytes in one answer.
     pub answer_bytes: u64,
+    /// Most inner chunks one answer may be computed from, stored or not.
+    pub chunks: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             answer_bytes: 1 << 30,
+            // 16 TiB of the importer's inner chunks; a list of their positions fits in memory.
+            chunks: 1 << 24,
         }
     }
 }

@@ -100,6 +100,16 @@ impl Asked {
             Bounds::Clamp
         };
         let selection = selection.resolve(array.metadata().shape(), bounds)?;
+        let (chunks, limit) = (
+            array.inner_chunks_at_most(&selection),
+            state.limits().chunks,
+        );
+        if chunks > limit {
+            let detail = format!(
+                "the slice touches up to {chunks} inner chunks, the most in one answer is {limit}: ask for parts of it with slice="
+            );
+            return Err(Failure::too_large(limit, detail));
+        }
         Ok(Self {
             pinned,
             array,

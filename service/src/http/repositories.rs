@@ -32,6 +32,8 @@ pub(crate) struct RepositoryList {
 pub(crate) struct LimitsInfo {
     /// Most decoded bytes in one answer.
     answer_bytes: u64,
+    /// Most inner chunks one answer may be computed from, stored or not.
+    chunks: u64,
 }
 
 fn info(name: &str, repository: &Repository) -> RepositoryInfo {
@@ -118,5 +120,6 @@ pub(crate) async fn ready(Shared(state): Shared<State>) -> Result<&'static str, 
 pub(crate) async fn limits(Shared(state): Shared<State>) -> Json<LimitsInfo> {
     Json(LimitsInfo {
         answer_bytes: state.limits().answer_bytes,
+        chunks: state.limits().chunks,
     })
 }

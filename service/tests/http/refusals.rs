@@ -1,8 +1,9 @@
 //! What is refused, and how: always as problem details, never with a crash.
 
 use quarr_tests::watched::Damage;
+use serde_json::json;
 
-use crate::support::{MAIN, Service, service_over};
+use crate::support::{HOSTILE, MAIN, Service, service_over};
 
 #[tokio::test]
 async fn requests_that_are_wrong_name_the_parameter() {
@@ -148,6 +149,38 @@ async fn methods_bodies_and_formats_that_do_not_fit_are_refused() {
             422,
         )
         .await;
+}
+
+#[tokio::test]
+async fn hostile_shapes_cost_nothing() {
+    let service = Service::new().await;
+    for (path, shape) in HOSTILE {
+        for below in [
+            format!("data/{path}"),
+            format!("data/{path}?f=json"),
+            format!("data/{path}?slice=::3"),
+            format!("reduce/{path}?reduce=sum"),
+            format!("reduce/{path}?reduce=max&over=0"),
+            format!("reduce/{path}?reduce=count&over="),
+        ] {
+            service
+                .refused("GET", &format!("{MAIN}/{below}"), 413)
+                .await;
+        }
+        let node = service.json(&format!("{MAIN}/nodes/{path}")).await;
+        assert_eq!(
+            (&node["stored_chunks"], &node["shape"]),
+            (&json!(0), &json!(shape))
+        );
+        assert_eq!(
+            service.get(&format!("{MAIN}/zarr/{path}/")).await.status,
+            200
+        );
+    }
+    let few = format!("{MAIN}/data/hostile/long?f=json&slice=::288230376151711744");
+    assert_eq!(service.json(&few).await["values"], json!([0, 0, 0, 0]));
+    let last = format!("{MAIN}/data/hostile/long?f=json&slice=-1");
+    assert_eq!(service.json(&last).await["values"], 0);
 }
 
 #[tokio::test]

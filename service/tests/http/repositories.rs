@@ -143,7 +143,7 @@ async fn nodes_tell_what_is_stored() {
     for root in ["nodes", "nodes/"] {
         let root = service.json(&format!("{MAIN}/{root}")).await;
         assert_eq!(root["kind"], "group");
-        assert_eq!(root["members"].as_array().unwrap().len(), 5);
+        assert_eq!(root["members"].as_array().unwrap().len(), 6);
     }
     let array = service.json(&format!("{MAIN}/nodes/g/f")).await;
     assert_eq!(array["shape"], json!([4, 6]));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use array::DataType;
+use array::{ArrayMetadata, CodecMetadata, DataType, RegularGrid};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -21,6 +21,12 @@ use tower::ServiceExt as _;
 pub(crate) const MAIN: &str = "/v1/repos/demo/refs/main";
 /// Most bytes in one answer of the service under test.
 pub(crate) const ANSWER_BYTES: u64 = 4096;
+
+/// Arrays that are empty, but whose shapes are made to exhaust whoever counts with them.
+pub(crate) const HOSTILE: [(&str, &[u64]); 2] = [
+    ("hostile/long", &[1 << 60]),
+    ("hostile/flat", &[1 << 60, 0]),
+];
 
 /// A service and the store below it.
 pub(crate) struct Service {
@@ -69,6 +75,14 @@ impl Service {
         let transaction = Transaction::begin(&repository, &branch).await.unwrap();
         for sample in samples() {
             sample.store(&transaction).await.unwrap();
+        }
+        for (path, shape) in HOSTILE {
+            let ones = vec![1; shape.len()];
+            let grid = RegularGrid::new(shape.to_vec(), ones).unwrap();
+            let codecs = vec![CodecMetadata::new("bytes", json!({}))];
+            let metadata = ArrayMetadata::new(grid, DataType::UInt8, codecs);
+            let path = path.parse().unwrap();
+            transaction.create_array(&path, metadata).await.unwrap();
         }
         let options = CommitOptions {
             author: "ada".into(),
@@ -148,6 +162,7 @@ pub(crate) fn service_over(objects: &Watched) -> Router {
     };
     let limits = Limits {
         answer_bytes: ANSWER_BYTES,
+        ..Limits::default()
     };
     let store = Store::from_objects(Arc::new(objects.clone()), "test");
     router(State::new(store, Engine::new(settings).unwrap(), limits))

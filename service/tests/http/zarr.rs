@@ -13,7 +13,20 @@ async fn groups_carry_the_metadata_of_their_members() {
     assert_eq!(root["node_type"], "group");
     let members = &root["consolidated_metadata"]["metadata"];
     let names: Vec<&String> = members.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["big", "g", "g/f", "names", "packed", "sparse"]);
+    assert_eq!(
+        names,
+        [
+            "big",
+            "g",
+            "g/f",
+            "hostile",
+            "hostile/flat",
+            "hostile/long",
+            "names",
+            "packed",
+            "sparse"
+        ]
+    );
     assert_eq!(members["g/f"]["dimension_names"], json!(["x", "y"]));
     let array = service.json(&format!("{MAIN}/zarr/g/f/zarr.json")).await;
     assert_eq!(array, members["g/f"]);
