@@ -254,7 +254,7 @@ impl From<storage::Error> for Failure {
                 )
                 .because(detail)
             }
-            storage::Error::Clock { .. } => Self::unavailable(detail),
+            storage::Error::Busy { .. } | storage::Error::Clock { .. } => Self::unavailable(detail),
             storage::Error::Array(error) => error.into(),
             storage::Error::Store { .. } => Self::unavailable(chain(&error)),
         }

@@ -33,8 +33,8 @@ pub struct Commit {
     pub message: String,
     /// Where the data came from: source file, importer, job, lineage.
     pub properties: Map<String, Value>,
-    /// Nodes that were deleted and created again.
-    pub recreated: Vec<NodePath>,
+    /// Nodes of the parent that it deletes, those it creates again included.
+    pub deleted: Vec<NodePath>,
     /// Names this commit in the log across slots and rebases.
     pub write_id: String,
 }
@@ -47,7 +47,7 @@ struct Document {
     parents: Vec<CommitId>,
     properties: Map<String, Value>,
     properties_root: Hash,
-    recreated: Vec<String>,
+    deleted: Vec<String>,
     root: RootRow,
     time: String,
     totals: Totals,
@@ -94,8 +94,8 @@ impl Commit {
             parents: self.parents.clone(),
             properties: self.properties.clone(),
             properties_root: properties_root(&self.properties),
-            recreated: self
-                .recreated
+            deleted: self
+                .deleted
                 .iter()
                 .map(|path| path.as_str().to_owned())
                 .collect(),
@@ -156,8 +156,8 @@ impl Commit {
                 .map_err(|_| "totals are no number")?,
             statistics: None,
         };
-        let recreated: Result<Vec<NodePath>, array::Error> =
-            document.recreated.iter().map(|path| path.parse()).collect();
+        let deleted: Result<Vec<NodePath>, array::Error> =
+            document.deleted.iter().map(|path| path.parse()).collect();
         let commit = Self {
             parents: document.parents,
             root,
@@ -165,7 +165,7 @@ impl Commit {
             author: document.author,
             message: document.message,
             properties: document.properties,
-            recreated: recreated.map_err(|error| error.to_string())?,
+            deleted: deleted.map_err(|error| error.to_string())?,
             write_id: document.write_id,
         };
         if commit.parents.len() > 2 {

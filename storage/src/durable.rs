@@ -11,11 +11,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -24,27 +25,48 @@ use object_store::{
 };
 use rand::RngExt as _;
 
-/// A directory, with durable exclusive creation.
+/// A directory, with durable exclusive creation. It need not exist before the first write.
 #[derive(Debug)]
 pub(crate) struct DurableDirectory {
-    files: LocalFileSystem,
     root: PathBuf,
+    /// Reads and everything else; set once the directory exists.
+    files: OnceLock<LocalFileSystem>,
     /// Directories known to be durable in their parents. Another process may have made one and
     /// crashed before its fsync, so existing is not enough.
     durable: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
+/// A write that failed before the object could appear.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was written")]
+pub(crate) struct NotWritten(#[source] io::Error);
+
 impl DurableDirectory {
-    /// The directory `root`, made if it is missing.
+    /// The directory `root`.
     pub(crate) fn new(root: &FsPath) -> io::Result<Self> {
-        let durable = Arc::default();
-        make_durable(&std::path::absolute(root)?, &durable)?;
-        let root = root.canonicalize()?;
-        let files = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
         Ok(Self {
-            files,
-            root,
-            durable,
+            root: std::path::absolute(root)?,
+            files: OnceLock::new(),
+            durable: Arc::default(),
+        })
+    }
+
+    /// The files in the directory; `None` while it does not exist.
+    fn files(&self) -> Result<Option<&LocalFileSystem>> {
+        if let Some(files) = self.files.get() {
+            return Ok(Some(files));
+        }
+        if !self.root.try_exists().map_err(failed)? {
+            return Ok(None);
+        }
+        let files = LocalFileSystem::new_with_prefix(&self.root)?;
+        Ok(Some(self.files.get_or_init(|| files)))
+    }
+
+    fn existing_files(&self) -> Result<&LocalFileSystem> {
+        self.files()?.ok_or_else(|| Error::NotFound {
+            path: self.root.display().to_string(),
+            source: "the directory does not exist".into(),
         })
     }
 
@@ -52,6 +74,13 @@ impl DurableDirectory {
         location
             .parts()
             .fold(self.root.clone(), |path, part| path.join(part.as_ref()))
+    }
+}
+
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Generic {
+        store: "local",
+        source: error.into(),
     }
 }
 
@@ -70,26 +99,21 @@ impl ObjectStore for DurableDirectory {
         options: PutOptions,
     ) -> Result<PutResult> {
         if options.mode != PutMode::Create {
-            return self.files.put_opts(location, payload, options).await;
+            let files = self.existing_files()?;
+            return files.put_opts(location, payload, options).await;
         }
         let (file, durable) = (self.file(location), self.durable.clone());
-        let created =
-            tokio::task::spawn_blocking(move || create(&file, &payload, &durable)).await?;
-        match created {
+        match tokio::task::spawn_blocking(move || create(&file, &payload, &durable)).await? {
             Ok(()) => Ok(PutResult {
                 e_tag: None,
                 version: None,
             }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Error::AlreadyExists {
-                    path: location.to_string(),
-                    source: error.into(),
-                })
-            }
-            Err(error) => Err(Error::Generic {
-                store: "local",
-                source: error.into(),
+            Err(CreateError::AlreadyExists) => Err(Error::AlreadyExists {
+                path: location.to_string(),
+                source: "another writer was first".into(),
             }),
+            Err(CreateError::NotWritten(error)) => Err(failed(NotWritten(error))),
+            Err(CreateError::NotDurable(error)) => Err(failed(error)),
         }
     }
 
@@ -98,26 +122,35 @@ impl ObjectStore for DurableDirectory {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.files.put_multipart_opts(location, options).await
+        self.existing_files()?
+            .put_multipart_opts(location, options)
+            .await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.files.get_opts(location, options).await
+        self.existing_files()?.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.files.get_ranges(location, ranges).await
+        self.existing_files()?.get_ranges(location, ranges).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.files.delete_stream(locations)
+        match self.existing_files() {
+            Ok(files) => files.delete_stream(locations),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files.list(prefix)
+        match self.files() {
+            Ok(Some(files)) => files.list(prefix),
+            Ok(None) => stream::empty().boxed(),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
 
     fn list_with_offset(
@@ -125,60 +158,100 @@ impl ObjectStore for DurableDirectory {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.files.list_with_offset(prefix, offset)
+        match self.files() {
+            Ok(Some(files)) => files.list_with_offset(prefix, offset),
+            Ok(None) => stream::empty().boxed(),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.files.list_with_delimiter(prefix).await
+        match self.files()? {
+            Some(files) => files.list_with_delimiter(prefix).await,
+            None => Ok(ListResult {
+                common_prefixes: Vec::new(),
+                objects: Vec::new(),
+            }),
+        }
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.files.copy_opts(from, to, options).await
+        self.existing_files()?.copy_opts(from, to, options).await
     }
 }
 
-/// Creates `file` with these bytes, or fails with `AlreadyExists`; durable either way.
+/// Why an object was not created.
+enum CreateError {
+    /// It was there before, and is durable.
+    AlreadyExists,
+    /// It did not appear.
+    NotWritten(io::Error),
+    /// It is there, but may not survive a crash.
+    NotDurable(io::Error),
+}
+
+/// Creates `file` with these bytes; durable when it returns.
 fn create(
     file: &FsPath,
     payload: &PutPayload,
     durable: &Mutex<HashSet<PathBuf>>,
-) -> io::Result<()> {
-    let directory = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    make_durable(directory, durable)?;
-    if file.exists() {
-        // Whoever made it may have crashed before its own fsync.
+) -> Result<(), CreateError> {
+    use CreateError::{AlreadyExists, NotDurable, NotWritten};
+    let no_parent = || NotWritten(io::ErrorKind::InvalidInput.into());
+    let directory = file.parent().ok_or_else(no_parent)?;
+    // Whoever made what is there may have crashed before its own fsync.
+    let make_found_durable = || {
         File::open(file)?.sync_all()?;
-        sync_directory(directory)?;
-        return Err(io::ErrorKind::AlreadyExists.into());
+        sync_directory(directory)
+    };
+    make_durable(directory, durable).map_err(NotWritten)?;
+    if file.exists() {
+        make_found_durable().map_err(NotDurable)?;
+        return Err(AlreadyExists);
     }
-    let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut temporary_name = name.to_owned();
+    let linked = match link_new(file, directory, payload) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // The directory was removed since it was made durable.
+            durable
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
+            make_durable(directory, durable).map_err(NotWritten)?;
+            link_new(file, directory, payload)
+        }
+        linked => linked,
+    };
+    match linked {
+        Ok(()) => sync_directory(directory).map_err(NotDurable),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            make_found_durable().map_err(NotDurable)?;
+            Err(AlreadyExists)
+        }
+        Err(error) => Err(NotWritten(error)),
+    }
+}
+
+/// Writes the bytes to a temporary file in `directory` and links it to `file`.
+fn link_new(file: &FsPath, directory: &FsPath, payload: &PutPayload) -> io::Result<()> {
+    let mut temporary_name = file
+        .file_name()
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .to_owned();
     // Names ending in '#' and digits are those the listing leaves out.
     temporary_name.push(format!("#{}", rand::rng().random::<u64>()));
     let temporary = directory.join(temporary_name);
-    let linked = write_and_link(&temporary, file, payload);
-    let removed = fs::remove_file(&temporary);
-    if let Err(error) = linked {
-        if error.kind() == io::ErrorKind::AlreadyExists {
-            File::open(file)?.sync_all()?;
-            sync_directory(directory)?;
-        }
-        return Err(error);
-    }
-    removed?;
-    sync_directory(directory)
+    let written = write_durably(&temporary, payload).and_then(|()| fs::hard_link(&temporary, file));
+    // A temporary file that stays, as after a crash, only takes space.
+    let _ = fs::remove_file(&temporary);
+    written
 }
 
-fn write_and_link(temporary: &FsPath, file: &FsPath, payload: &PutPayload) -> io::Result<()> {
-    let mut handle = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(temporary)?;
+fn write_durably(file: &FsPath, payload: &PutPayload) -> io::Result<()> {
+    let mut handle = OpenOptions::new().write(true).create_new(true).open(file)?;
     for bytes in payload {
         handle.write_all(bytes)?;
     }
-    handle.sync_all()?;
-    fs::hard_link(temporary, file)
+    handle.sync_all()
 }
 
 /// Makes `directory` and what is missing above it, and makes each durable in its parent.
@@ -190,16 +263,21 @@ fn make_durable(directory: &FsPath, durable: &Mutex<HashSet<PathBuf>>) -> io::Re
     let Some(parent) = directory.parent() else {
         return Ok(());
     };
+    make_durable(parent, durable)?;
     if !directory.is_dir() {
-        make_durable(parent, durable)?;
         match fs::create_dir(directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
     }
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
     match sync_directory(parent) {
-        // Above the store there may be directories this user may not open.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        // Above the store there may be directories that cannot be opened or synced.
+        Err(error)
+            if matches!(
+                error.kind(),
+                PermissionDenied | ReadOnlyFilesystem | InvalidInput
+            ) => {}
         other => other?,
     }
     known().insert(directory.to_owned());

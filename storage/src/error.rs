@@ -65,11 +65,20 @@ pub enum Error {
         /// What the store said last.
         reason: String,
     },
-    /// This machine's clock is more than five minutes behind the store's.
-    #[error("this machine's clock is {behind_seconds} s behind the store's: set it before writing")]
+    /// Other writers kept being faster: the store takes no more commits a second. Nothing was
+    /// written; try again later.
+    #[error("other writers were faster for {seconds} s: nothing was written")]
+    Busy {
+        /// How long it was tried, in seconds.
+        seconds: u64,
+    },
+    /// This machine's clock is more than five minutes off the store's.
+    #[error(
+        "the store's clock is {offset_seconds} s ahead of this machine's: set it before writing"
+    )]
     Clock {
-        /// How far behind, in seconds.
-        behind_seconds: i64,
+        /// How far the store is ahead, in seconds; negative if it is behind.
+        offset_seconds: i64,
     },
     /// A path, shape, selection or document that is not valid.
     #[error(transparent)]
@@ -125,25 +134,42 @@ impl Error {
     }
 }
 
+/// An error and its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 fn list(paths: &[NodePath]) -> String {
     let names: Vec<String> = paths.iter().map(ToString::to_string).collect();
     names.join(", ")
 }
 
-/// Levenshtein distance, capped by the cost of comparing the first 64 characters.
+/// Fewest letters inserted, deleted, replaced or swapped with their neighbour to get from `a` to
+/// `b`, of which the first 64 count.
 fn edit_distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(64).collect();
     let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = rows[i][j] + usize::from(a[i] != b[j]);
+            let mut best = replaced.min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                best = best.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(best);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]

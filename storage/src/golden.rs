@@ -28,11 +28,25 @@ fn time() -> DateTime<Utc> {
 fn manifest() -> Value {
     let id = hash::hash(Kind::PlainChunk, b"abc");
     let row = |index: Vec<u64>, kind, location| {
-        ManifestRow::Chunk(ChunkRow { index: ChunkIndex::new(index), kind, id, length: 3, location })
+        ManifestRow::Chunk(ChunkRow {
+            index: ChunkIndex::new(index),
+            kind,
+            id,
+            length: 3,
+            location,
+        })
     };
-    let external = Location::External { url: "file:///a".into(), offset: 7, etag: "e".into() };
+    let external = Location::External {
+        url: "file:///a".into(),
+        offset: 7,
+        etag: "e".into(),
+    };
     let leaves = [
-        row(vec![0, 1], ChunkKind::Plain, Location::Inline(Bytes::from_static(b"abc"))),
+        row(
+            vec![0, 1],
+            ChunkKind::Plain,
+            Location::Inline(Bytes::from_static(b"abc")),
+        ),
         row(vec![1, 0], ChunkKind::Shard, Location::Stored),
         row(vec![1, 1], ChunkKind::Plain, external),
     ];
@@ -53,8 +67,16 @@ fn statistics() -> Value {
         sum: Sum::Int(1),
         m2: 12.5,
     };
-    let statistics = Statistics { valid: 2, missing: 1, moments: Some(moments) };
-    let row = StatisticsRow { coordinate: vec![4], child: None, statistics };
+    let statistics = Statistics {
+        valid: 2,
+        missing: 1,
+        moments: Some(moments),
+    };
+    let row = StatisticsRow {
+        coordinate: vec![4],
+        child: None,
+        statistics,
+    };
     json!({ "statistics": digits(&statistics.to_bytes()), "leaf_row": digits(&row.encoded(0)), "page_id": page_id(&[row], 0) })
 }
 
@@ -83,7 +105,10 @@ fn vectors() -> Value {
         name: "t".into(),
         kind: NodeKind::Array,
         stored_bytes: 3,
-        statistics: Some(StatisticsRoot { root: hash::empty(), metadata: Hash::ZERO }),
+        statistics: Some(StatisticsRoot {
+            root: hash::empty(),
+            metadata: Hash::ZERO,
+        }),
         ..root.clone()
     };
     let mut properties = Map::new();
@@ -95,14 +120,19 @@ fn vectors() -> Value {
         author: "ada".into(),
         message: "first".into(),
         properties,
-        recreated: vec![],
+        deleted: vec![],
         write_id: "w".into(),
     };
     let (id, commit_bytes) = commit.encode();
     let repo = hash::hash(Kind::Repo, b"{}");
     let mut state = LogState::initial(repo);
     let name = Ref::branch("main".parse().unwrap());
-    let create = Operation::UpdateRef { name, from: None, to: Some(id), write_id: "w".into() };
+    let create = Operation::UpdateRef {
+        name,
+        from: None,
+        to: Some(id),
+        write_id: "w".into(),
+    };
     let refs = state.after(std::slice::from_ref(&create)).unwrap();
     let entry = LogEntry {
         sequence: 0,

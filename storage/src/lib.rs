@@ -15,18 +15,26 @@
 //!
 //! Spec: `docs/format.md`.
 
+mod append;
+mod backend;
+mod build;
+mod changes;
+mod clock;
 mod commit;
 mod concurrent;
 mod durable;
 mod error;
 #[cfg(test)]
 mod golden;
+mod head;
 mod layout;
 mod log;
 mod names;
 mod object;
 mod page;
 mod radix;
+mod rebase;
+mod refs;
 mod repository;
 mod row_file;
 mod snapshot;
@@ -41,7 +49,8 @@ pub use log::{LogEntry, LogState, Operation, Ref, RefKind};
 pub use names::{RefBase, RefExpression, RefName, RepoName};
 pub use object::{CommitId, object_key, shard_key};
 pub use page::{ChunkKind, ChunkRow, Location};
-pub use repository::{Repository, Resolved, list_repositories};
+pub use refs::Resolved;
+pub use repository::{Repository, list_repositories};
 pub use snapshot::{ArrayNode, GroupNode, Node, Snapshot, statistics_metadata};
 pub use store::{Put, Store};
 pub use transaction::{CommitOptions, Transaction};

@@ -280,7 +280,8 @@ impl LogState {
 
     /// Number of the next entry.
     pub fn next_sequence(&self) -> u64 {
-        self.sequence.map_or(0, |sequence| sequence + 1)
+        self.sequence
+            .map_or(0, |sequence| sequence.saturating_add(1))
     }
 
     /// Where a ref is.

@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use array::hash::{self, Hash};
 use array::{Region, shape};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use moka::sync::Cache;
 
 use crate::layout::{LEVEL_BITS, Layout};
 use crate::object::object_key;
 use crate::page::{self, Page, PageRow};
-use crate::store::{Put, Store};
+use crate::store::Store;
 use crate::{Error, concurrent};
 
 /// A page is checked against its place in a tree, so the place is part of the key.
@@ -326,13 +327,9 @@ impl<R: PageRow> Pages<R> {
         let key = object_key(&id);
         let bytes =
             page::encode(rows, level).map_err(|error| Error::invalid("page", error.to_string()))?;
-        if self.store.put_if_absent(&key, bytes.into()).await? == Put::AlreadyThere {
-            // The same rows may have been compressed by another version of the compressor.
-            let bytes = self.store.get_existing(&key).await?;
-            page::decode::<R>(&bytes, &id, layout, level, page)
-                .map_err(|reason| Error::corrupt(&key, reason))?;
-        }
-        Ok(())
+        // The same rows may have been compressed by another version of the compressor.
+        let check = |found: &Bytes| page::decode::<R>(found, &id, layout, level, page).map(drop);
+        self.store.put_equivalent(&key, bytes.into(), check).await
     }
 }
 

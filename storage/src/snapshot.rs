@@ -336,7 +336,7 @@ impl Snapshot {
             author: author.to_owned(),
             message: "repository created".to_owned(),
             properties: Map::new(),
-            recreated: Vec::new(),
+            deleted: Vec::new(),
             write_id,
         }
     }

@@ -4,25 +4,25 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::TimeDelta;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{
-    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig, aws, azure,
-    gcp, memory::InMemory,
-};
-use url::Url;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use tracing::warn;
 
 use crate::Error;
-use crate::durable::DurableDirectory;
+use crate::backend::Backend;
+use crate::clock::StoreClock;
+use crate::durable::NotWritten;
 
-/// Retries inside the client library, for reads and idempotent writes.
-const REQUEST_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Attempts at writing an object whose outcome is unclear.
+const MAX_ATTEMPTS: u32 = 6;
+/// Pause after the first such attempt; it doubles after each, to 3 s in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a put-if-absent did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct Store {
     url: Arc<str>,
     /// Reading back what is already there costs no request worth saving.
     is_local: bool,
+    clock: StoreClock,
 }
 
 impl fmt::Debug for Store {
@@ -59,72 +60,13 @@ impl Store {
     /// # Errors
     /// [`Error::Invalid`] if the URL is not understood or the store cannot be set up.
     pub fn open(url: &str) -> Result<Self, Error> {
-        let invalid = |reason: String| Error::invalid("store", reason);
-        let parsed = match Url::parse(url) {
-            // A single letter is a Windows drive, not a scheme.
-            Ok(parsed) if parsed.scheme().len() > 1 => parsed,
-            _ => return Self::local(FsPath::new(url)),
-        };
-        let retry = RetryConfig {
-            retry_timeout: REQUEST_RETRY_TIMEOUT,
-            ..Default::default()
-        };
-        let failed = |error: object_store::Error| invalid(format!("{url}: {error}"));
-        let objects: Arc<dyn ObjectStore> = match parsed.scheme() {
-            "file" => {
-                let path = parsed
-                    .to_file_path()
-                    .map_err(|()| invalid(format!("{url} is not a local path")))?;
-                return Self::local(&path);
-            }
-            "memory" => Arc::new(InMemory::new()),
-            "s3" | "s3a" => Arc::new(
-                aws::AmazonS3Builder::from_env()
-                    .with_url(url)
-                    .with_conditional_put(aws::S3ConditionalPut::ETagMatch)
-                    .with_retry(retry)
-                    .build()
-                    .map_err(failed)?,
-            ),
-            "gs" => Arc::new(
-                gcp::GoogleCloudStorageBuilder::from_env()
-                    .with_url(url)
-                    .with_retry(retry)
-                    .build()
-                    .map_err(failed)?,
-            ),
-            "az" | "azure" | "abfs" | "abfss" => Arc::new(
-                azure::MicrosoftAzureBuilder::from_env()
-                    .with_url(url)
-                    .with_retry(retry)
-                    .build()
-                    .map_err(failed)?,
-            ),
-            scheme => {
-                let reason = format!(
-                    "{scheme:?} in {url:?} is none of file, memory, s3, gs, az; a local directory needs no scheme"
-                );
-                return Err(invalid(reason));
-            }
-        };
-        let prefix = Path::from_url_path(parsed.path())
-            .map_err(|error| invalid(format!("{url}: {error}")))?;
+        let backend = Backend::open(url)?;
         Ok(Self {
-            objects,
-            prefix,
+            objects: backend.objects,
+            prefix: backend.prefix,
             url: url.into(),
-            is_local: false,
-        })
-    }
-
-    fn local(path: &FsPath) -> Result<Self, Error> {
-        let directory = DurableDirectory::new(path)
-            .map_err(|error| Error::invalid("store", format!("{}: {error}", path.display())))?;
-        Ok(Self {
-            url: path.display().to_string().into(),
-            objects: Arc::new(directory),
-            prefix: Path::default(),
-            is_local: true,
+            is_local: backend.is_local,
+            clock: backend.clock,
         })
     }
 
@@ -135,6 +77,7 @@ impl Store {
             prefix: Path::default(),
             url: url.into(),
             is_local: false,
+            clock: StoreClock::default(),
         }
     }
 
@@ -190,36 +133,87 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] if another object has the name; [`Error::Store`] if the store failed.
     pub async fn put_immutable(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
-        if self.put_if_absent(key, bytes.clone()).await? == Put::Created {
-            return Ok(());
-        }
-        if self.is_local {
-            if self.get_existing(key).await? != bytes {
-                return Err(Error::corrupt(
-                    key,
-                    "other bytes are stored under this name",
-                ));
+        let mut attempts = Attempts::default();
+        loop {
+            if self.created(key, &bytes, &mut attempts).await? {
+                return Ok(());
             }
-            return Ok(());
+            let is_same = if self.is_local {
+                self.get(key).await?.map(|found| found == bytes)
+            } else {
+                let length = bytes.len() as u64;
+                self.length(key).await?.map(|found| found == length)
+            };
+            match is_same {
+                Some(true) => return Ok(()),
+                Some(false) => {
+                    return Err(Error::corrupt(key, "another object has this name"));
+                }
+                None => attempts.pause(contradiction(key)).await?,
+            }
         }
-        let failed = |source| Error::Store {
-            key: key.to_owned(),
-            source,
-        };
-        let found = self
-            .objects
-            .head(&self.location(key))
-            .await
-            .map_err(failed)?;
-        if found.size != bytes.len() as u64 {
-            let reason = format!(
-                "it has {} bytes where {} were to be written",
-                found.size,
-                bytes.len()
-            );
-            return Err(Error::corrupt(key, reason));
+    }
+
+    /// Creates an object that never changes but whose bytes may differ from those found there:
+    /// `check` says whether these mean the same.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with what `check` says; [`Error::Store`] if the store failed.
+    pub(crate) async fn put_equivalent<F>(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        check: F,
+    ) -> Result<(), Error>
+    where
+        F: Fn(&Bytes) -> Result<(), String>,
+    {
+        let mut attempts = Attempts::default();
+        loop {
+            if self.created(key, &bytes, &mut attempts).await? {
+                return Ok(());
+            }
+            match self.get(key).await? {
+                Some(found) => return check(&found).map_err(|reason| Error::corrupt(key, reason)),
+                None => attempts.pause(contradiction(key)).await?,
+            }
         }
-        Ok(())
+    }
+
+    /// Creates an object whose name allows one content only, so an unclear outcome is settled by
+    /// writing it again; says whether it was not there before.
+    async fn created(
+        &self,
+        key: &str,
+        bytes: &Bytes,
+        attempts: &mut Attempts,
+    ) -> Result<bool, Error> {
+        loop {
+            match self.put_if_absent(key, bytes.clone()).await {
+                Ok(put) => return Ok(put == Put::Created),
+                Err(Error::Store { key, source }) if !is_refusal(&source) => {
+                    attempts.pause(Error::Store { key, source }).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The size of an object in bytes; `None` if there is none.
+    async fn length(&self, key: &str) -> Result<Option<u64>, Error> {
+        match self.objects.head(&self.location(key)).await {
+            Ok(found) => Ok(Some(found.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(Error::Store {
+                key: key.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// How far the store's clock is ahead of this machine's, if that is known.
+    pub(crate) fn clock_ahead(&self) -> Option<TimeDelta> {
+        self.clock.ahead()
     }
 
     /// Writes `key`, replacing what was there. For hints only.
@@ -243,23 +237,12 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] if the store failed.
     pub async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        Ok(self.get_with_time(key).await?.map(|(bytes, _)| bytes))
-    }
-
-    /// Reads a whole object and when the store says it was written.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the store failed.
-    pub async fn get_with_time(&self, key: &str) -> Result<Option<(Bytes, DateTime<Utc>)>, Error> {
         let failed = |source| Error::Store {
             key: key.to_owned(),
             source,
         };
         match self.objects.get(&self.location(key)).await {
-            Ok(found) => {
-                let time = found.meta.last_modified;
-                Ok(Some((found.bytes().await.map_err(failed)?, time)))
-            }
+            Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(failed(source)),
         }
@@ -281,7 +264,8 @@ impl Store {
     /// [`Error::Missing`] if it does not exist; [`Error::Corrupt`] if it ends before the range does;
     /// [`Error::Store`] if the store failed.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
-        let wanted = range.end - range.start;
+        let end = range.end;
+        let wanted = end.saturating_sub(range.start);
         match self.objects.get_range(&self.location(key), range).await {
             Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
             Ok(bytes) => Err(Error::corrupt(
@@ -293,15 +277,12 @@ impl Store {
             }),
             Err(source) => {
                 // A range past the end of a truncated object is the object's fault, not the store's.
-                match self.objects.head(&self.location(key)).await {
-                    Ok(meta) => Err(Error::corrupt(
+                match self.length(key).await {
+                    Ok(Some(length)) if length < end => Err(Error::corrupt(
                         key,
-                        format!(
-                            "a range of {wanted} bytes cannot be read from its {}: {source}",
-                            meta.size
-                        ),
+                        format!("it has {length} bytes, too few for a range up to {end}"),
                     )),
-                    Err(_) => Err(Error::Store {
+                    _ => Err(Error::Store {
                         key: key.to_owned(),
                         source,
                     }),
@@ -383,6 +364,46 @@ impl Store {
                 }
             }
         }
+        Ok(())
+    }
+}
+
+/// Whether the store refused a write for good: it is surely not there, and will not be.
+pub(crate) fn is_refusal(error: &object_store::Error) -> bool {
+    match error {
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. }
+        | object_store::Error::NotImplemented { .. }
+        | object_store::Error::NotSupported { .. } => true,
+        object_store::Error::Generic { source, .. } => source.is::<NotWritten>(),
+        _ => false,
+    }
+}
+
+/// The store said that an object exists and then that it does not: a write of it is under way.
+fn contradiction(key: &str) -> Error {
+    Error::Store {
+        key: key.to_owned(),
+        source: object_store::Error::Generic {
+            store: "object store",
+            source: "it says that the object exists and that it does not".into(),
+        },
+    }
+}
+
+/// Counts the attempts at one write.
+#[derive(Debug, Default)]
+struct Attempts(u32);
+
+impl Attempts {
+    /// Waits before the next attempt, or fails with `error` after the last one.
+    async fn pause(&mut self, error: Error) -> Result<(), Error> {
+        self.0 += 1;
+        if self.0 >= MAX_ATTEMPTS {
+            return Err(error);
+        }
+        warn!(attempt = self.0, %error, "unclear outcome of a write, writing again");
+        tokio::time::sleep(FIRST_PAUSE * 2u32.pow(self.0 - 1)).await;
         Ok(())
     }
 }

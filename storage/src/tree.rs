@@ -20,7 +20,7 @@ use moka::sync::Cache;
 use crate::object::object_key;
 use crate::page::push_field;
 use crate::row_file::{self, MAX_ROWS};
-use crate::store::{Put, Store};
+use crate::store::Store;
 use crate::{Error, concurrent};
 
 /// Largest `zarr.json` kept inside its row, in bytes.
@@ -453,11 +453,9 @@ impl Trees {
         let bytes = page
             .encode()
             .map_err(|error| Error::invalid("tree", error.to_string()))?;
-        if self.store.put_if_absent(&key, bytes.into()).await? == Put::AlreadyThere {
-            // The same rows may have been compressed by another version of the compressor.
-            let bytes = self.store.get_existing(&key).await?;
-            TreePage::decode(&bytes, &id).map_err(|reason| Error::corrupt(&key, reason))?;
-        }
+        // The same rows may have been compressed by another version of the compressor.
+        let check = |found: &Bytes| TreePage::decode(found, &id).map(drop);
+        self.store.put_equivalent(&key, bytes.into(), check).await?;
         Ok(id)
     }
 }

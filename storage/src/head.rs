@@ -1,0 +1,378 @@
+//! Finding the newest entry of the log and the state it leads to.
+//!
+//! ```text
+//! hint ─► probe past it, then bisect ─► newest n ─► checkpoint at the last multiple of 128
+//!                                                   └► entries up to n, each checked by the chain
+//! ```
+//!
+//! An entry that is there stays there, so a search that starts at any of them finds the newest one.
+//! Architecture invariant: the cost of finding it never depends on the length of the history.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use array::hash::{Hash, Kind};
+use array::json;
+use chrono::{DateTime, Utc};
+use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _};
+use moka::sync::Cache;
+use tracing::warn;
+
+use crate::Error;
+use crate::commit::format_time;
+use crate::log::{self, CHECKPOINT_INTERVAL, LogEntry, LogState};
+use crate::repository::{REPO_KEY, Repository};
+
+pub(crate) const HINT_KEY: &str = "log/_hint.json";
+/// Log entries read at once.
+const CONCURRENT_ENTRIES: usize = 64;
+/// Entries looked for at once in a search; more would save few round trips.
+const PROBES: u32 = 4;
+/// Entries kept: the log between two checkpoints, several times.
+const CACHED_ENTRIES: u64 = 1024;
+
+/// What a process knows of a repository's log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// The newest state seen; states only grow.
+    state: Mutex<LogState>,
+    entries: Cache<u64, Arc<(Hash, LogEntry)>>,
+    /// The state a missing checkpoint should have, for the next writer to store.
+    missing_checkpoint: Mutex<Option<LogState>>,
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    /// The log of a repository whose `repo.json` has this hash, before anything of it is read.
+    pub(crate) fn new(repo: Hash) -> Self {
+        Self {
+            state: Mutex::new(LogState::initial(repo)),
+            entries: Cache::new(CACHED_ENTRIES),
+            missing_checkpoint: Mutex::new(None),
+        }
+    }
+
+    /// Remembers a state, if it is newer than what is known.
+    pub(crate) fn advance(&self, state: &LogState) {
+        let mut latest = lock(&self.state);
+        if latest.next_sequence() < state.next_sequence() {
+            latest.clone_from(state);
+        }
+    }
+
+    /// Remembers an entry that is in the log.
+    pub(crate) fn insert(&self, hash: Hash, entry: LogEntry) {
+        self.entries.insert(entry.sequence, Arc::new((hash, entry)));
+    }
+
+    /// The state of a checkpoint that was found missing, once.
+    pub(crate) fn take_missing_checkpoint(&self) -> Option<LogState> {
+        lock(&self.missing_checkpoint).take()
+    }
+}
+
+impl Repository {
+    /// The newest state of the log.
+    ///
+    /// Costs one request when nothing is new, and never more for a longer history.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Missing`] if an entry is not what the chain says;
+    /// [`Error::Store`] if the store failed.
+    pub async fn head(&self) -> Result<LogState, Error> {
+        let known = lock(&self.log_cache().state).clone();
+        let start = match known.sequence {
+            Some(sequence) => Some(sequence),
+            None => self.hinted_sequence().await?,
+        };
+        let Some(start) = start else {
+            return Ok(known);
+        };
+        // Known entries are rarely far behind; a hint may be, or there was none.
+        let first_probes = if known.sequence.is_some() { 1 } else { PROBES };
+        let newest = self.newest_sequence(start, first_probes).await?;
+        let state = match known.sequence {
+            Some(sequence) if newest - sequence <= 2 * CHECKPOINT_INTERVAL => {
+                self.replay(known, newest).await?
+            }
+            _ => self.state_after(newest).await?,
+        };
+        self.log_cache().advance(&state);
+        Ok(state)
+    }
+
+    /// The number in the hint if that entry exists, else 0 if entry 0 does.
+    async fn hinted_sequence(&self) -> Result<Option<u64>, Error> {
+        let hint = self.store().get(HINT_KEY).await.ok().flatten();
+        let hinted = hint
+            .and_then(|bytes| json::parse("hint", &bytes).ok())
+            .and_then(|hint| hint.get("sequence")?.as_str()?.parse::<u64>().ok());
+        if let Some(sequence) = hinted
+            && sequence > 0
+            && self.entry(sequence).await?.is_some()
+        {
+            return Ok(Some(sequence));
+        }
+        Ok(self.entry(0).await?.map(|_| 0))
+    }
+
+    /// The newest entry, searched from one that exists: first at a few places after it, then
+    /// further and further, then between the last found and the first not.
+    async fn newest_sequence(&self, start: u64, first_probes: u32) -> Result<u64, Error> {
+        let mut span = Span {
+            present: start,
+            absent: None,
+        };
+        let mut probes = span.ahead(1, first_probes);
+        let mut step = 1u64 << first_probes;
+        loop {
+            let found = try_join_all(probes.iter().map(|&at| self.entry(at))).await?;
+            span.narrow(
+                probes
+                    .iter()
+                    .copied()
+                    .zip(found.iter().map(Option::is_some)),
+            );
+            probes = match span.absent {
+                Some(absent) if absent - span.present == 1 => return Ok(span.present),
+                Some(absent) => span.cuts(absent),
+                None if span.present == u64::MAX => return Ok(span.present),
+                None => span.ahead(step, PROBES),
+            };
+            step = step.saturating_mul(1 << PROBES);
+        }
+    }
+
+    /// Entry `sequence` and its hash; `None` if there is none yet.
+    async fn entry(&self, sequence: u64) -> Result<Option<Arc<(Hash, LogEntry)>>, Error> {
+        let log = self.log_cache();
+        if let Some(entry) = log.entries.get(&sequence) {
+            return Ok(Some(entry));
+        }
+        let key = LogEntry::key(sequence);
+        let Some(bytes) = self.store().get(&key).await? else {
+            return Ok(None);
+        };
+        let entry =
+            LogEntry::decode(sequence, &bytes).map_err(|reason| Error::corrupt(&key, reason))?;
+        let entry = Arc::new(entry);
+        log.entries.insert(sequence, entry.clone());
+        Ok(Some(entry))
+    }
+
+    pub(crate) async fn entry_that_exists(
+        &self,
+        sequence: u64,
+    ) -> Result<Arc<(Hash, LogEntry)>, Error> {
+        let missing = || Error::Missing {
+            key: LogEntry::key(sequence),
+        };
+        self.entry(sequence).await?.ok_or_else(missing)
+    }
+
+    /// Entries `first..=last`, which exist.
+    async fn entries(&self, first: u64, last: u64) -> Result<Vec<Arc<(Hash, LogEntry)>>, Error> {
+        futures::stream::iter(first..=last)
+            .map(|sequence| self.entry_that_exists(sequence))
+            .buffered(CONCURRENT_ENTRIES)
+            .try_collect()
+            .await
+    }
+
+    /// `state` moved on to entry `newest`.
+    async fn replay(&self, mut state: LogState, newest: u64) -> Result<LogState, Error> {
+        let entries = match state.next_sequence() {
+            first if first <= newest => self.entries(first, newest).await?,
+            _ => return Ok(state),
+        };
+        for entry in entries {
+            let (hash, entry) = &*entry;
+            state
+                .apply(*hash, entry)
+                .map_err(|reason| Error::corrupt(LogEntry::key(entry.sequence), reason))?;
+        }
+        Ok(state)
+    }
+
+    /// The state after entry `sequence`, which exists, from the nearest checkpoint before it.
+    pub(crate) async fn state_after(&self, sequence: u64) -> Result<LogState, Error> {
+        let last = sequence - sequence % CHECKPOINT_INTERVAL;
+        let mut at = last;
+        while at > 0 {
+            // All but the first time, the entries are known already.
+            let (state, _) = futures::try_join!(self.checkpoint(at), self.entries(at, sequence))?;
+            if let Some(state) = state {
+                return self.replay_over(state, last, sequence).await;
+            }
+            warn!(
+                sequence = at,
+                "checkpoint is missing, reading more of the log"
+            );
+            at -= CHECKPOINT_INTERVAL;
+        }
+        let bytes = self.store().get_existing(REPO_KEY).await?;
+        let (repo, _) = log::check_self(Kind::Repo, &bytes)
+            .map_err(|reason| Error::corrupt(REPO_KEY, reason))?;
+        self.replay_over(LogState::initial(repo), last, sequence)
+            .await
+    }
+
+    /// `state` moved on to entry `sequence`; notes the state after entry `last` if it lies between,
+    /// since its checkpoint is missing.
+    async fn replay_over(
+        &self,
+        mut state: LogState,
+        last: u64,
+        sequence: u64,
+    ) -> Result<LogState, Error> {
+        if last > 0 && state.next_sequence() <= last {
+            state = self.replay(state, last).await?;
+            *lock(&self.log_cache().missing_checkpoint) = Some(state.clone());
+        }
+        self.replay(state, sequence).await
+    }
+
+    /// The checkpoint after entry `sequence`, checked against that entry; `None` if it is missing.
+    pub(crate) async fn checkpoint(&self, sequence: u64) -> Result<Option<LogState>, Error> {
+        let key = LogState::checkpoint_key(sequence);
+        let (bytes, entry) =
+            futures::try_join!(self.store().get(&key), self.entry_that_exists(sequence))?;
+        let Some(bytes) = bytes else {
+            return Ok(None);
+        };
+        let corrupt = |reason: String| Error::corrupt(&key, reason);
+        let state = LogState::decode_checkpoint(sequence, &bytes).map_err(corrupt)?;
+        let (hash, entry) = &*entry;
+        if state.entry != *hash || state.time != Some(entry.time) || state.root() != entry.state {
+            return Err(corrupt("it does not belong to its log entry".into()));
+        }
+        Ok(Some(state))
+    }
+
+    /// Log entries after number `after` (from the first if none), oldest first.
+    ///
+    /// # Errors
+    /// As [`Repository::head`].
+    pub async fn log(&self, after: Option<u64>, limit: usize) -> Result<Vec<LogEntry>, Error> {
+        let Some(newest) = self.head().await?.sequence else {
+            return Ok(Vec::new());
+        };
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        futures::stream::iter((first..=newest).take(limit))
+            .map(|sequence| async move { Ok(self.entry_that_exists(sequence).await?.1.clone()) })
+            .buffered(CONCURRENT_ENTRIES)
+            .try_collect()
+            .await
+    }
+
+    /// The refs as they were at `time`.
+    pub(crate) async fn state_at(&self, time: DateTime<Utc>) -> Result<LogState, Error> {
+        let none = || Error::NotFound {
+            what: "state of the repository at",
+            name: format_time(time),
+            suggestions: Vec::new(),
+        };
+        let newest = self.head().await?.sequence.ok_or_else(none)?;
+        // The first entry later than `time`, by bisection: times strictly increase.
+        let (mut low, mut high) = (0, newest + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.entry_that_exists(middle).await?.1.time <= time {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.state_after(low.checked_sub(1).ok_or_else(none)?).await
+    }
+}
+
+/// Where the newest entry is: at `present` or after it, and before `absent`.
+#[derive(Debug, PartialEq, Eq)]
+struct Span {
+    present: u64,
+    absent: Option<u64>,
+}
+
+impl Span {
+    /// Takes in what was found where. Entries may have come up between the looks, so one that is
+    /// absent says nothing if a later one is present.
+    fn narrow(&mut self, found: impl Iterator<Item = (u64, bool)> + Clone) {
+        let present = found.clone().filter(|(_, found)| *found).map(|(at, _)| at);
+        self.present = present.fold(self.present, u64::max);
+        let absent = found.filter(|(_, found)| !found).map(|(at, _)| at);
+        self.absent = absent
+            .chain(self.absent)
+            .filter(|&at| at > self.present)
+            .min();
+    }
+
+    /// Places after the last found, `step` away and each twice as far as the one before.
+    fn ahead(&self, step: u64, count: u32) -> Vec<u64> {
+        (0..count)
+            .map(|n| self.present.saturating_add(step.saturating_mul(1 << n)))
+            .collect()
+    }
+
+    /// Places that divide what lies between into equal parts.
+    fn cuts(&self, absent: u64) -> Vec<u64> {
+        let gap = u128::from(absent - self.present);
+        let mut cuts: Vec<u64> = (1..=PROBES)
+            .map(|n| (gap * u128::from(n) / u128::from(PROBES + 1)).max(1) as u64)
+            .map(|offset| self.present + offset)
+            .collect();
+        cuts.dedup();
+        cuts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The search, on a log whose newest entry is `newest`.
+        #[test]
+        fn a_search_finds_the_newest_entry(newest: u64, start: u64, first_probes in 1..=PROBES) {
+            let start = start.min(newest);
+            let mut span = Span { present: start, absent: None };
+            let mut probes = span.ahead(1, first_probes);
+            let mut step = 1u64 << first_probes;
+            let mut rounds = 0;
+            loop {
+                span.narrow(probes.iter().map(|&at| (at, at <= newest)));
+                rounds += 1;
+                prop_assert!(rounds < 64);
+                probes = match span.absent {
+                    Some(absent) if absent - span.present == 1 => break,
+                    Some(absent) => span.cuts(absent),
+                    None if span.present == u64::MAX => break,
+                    None => span.ahead(step, PROBES),
+                };
+                step = step.saturating_mul(1 << PROBES);
+            }
+            prop_assert_eq!(span.present, newest);
+        }
+    }
+
+    #[test]
+    fn an_entry_that_came_up_during_the_search_moves_it_on() {
+        let mut span = Span {
+            present: 7,
+            absent: None,
+        };
+        span.narrow([(8, false), (9, false), (11, true), (15, false)].into_iter());
+        assert_eq!(
+            span,
+            Span {
+                present: 11,
+                absent: Some(15)
+            }
+        );
+    }
+}

@@ -1,0 +1,189 @@
+//! Refs: what an expression names, and creating and deleting branches and tags.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::commit::Commit;
+use crate::log::{LogState, Operation, Ref, RefKind};
+use crate::names::{RefBase, RefExpression, RefName};
+use crate::repository::Repository;
+use crate::{CommitId, Error};
+
+/// What a ref expression named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The commit.
+    pub commit: CommitId,
+    /// The branch, if the expression is one and will name another commit when it moves.
+    pub branch: Option<RefName>,
+}
+
+impl Repository {
+    /// The commit an expression names.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, with names that look alike; [`Error::Invalid`] for an
+    /// ambiguous prefix; [`Error::Missing`] if data was lost.
+    pub async fn resolve(&self, expression: &RefExpression) -> Result<Resolved, Error> {
+        let (mut commit, branch) = match &expression.base {
+            RefBase::Name(name) => self.resolve_name(name, expression).await?,
+            RefBase::Commit(commit) => {
+                self.find_commit(*commit).await?;
+                (*commit, None)
+            }
+            RefBase::Prefix(digits) => (self.commit_with_prefix(digits).await?, None),
+        };
+        for _ in 0..expression.ancestors {
+            let parents = &self.commit(commit).await?.parents;
+            commit = *parents.first().ok_or_else(|| Error::NotFound {
+                what: "parent of the first commit",
+                name: commit.to_string(),
+                suggestions: Vec::new(),
+            })?;
+        }
+        Ok(Resolved { commit, branch })
+    }
+
+    /// Where a branch or tag is, or was; and the branch, if it is one and the newest is asked for.
+    async fn resolve_name(
+        &self,
+        name: &RefName,
+        expression: &RefExpression,
+    ) -> Result<(CommitId, Option<RefName>), Error> {
+        let state = match expression.at {
+            Some(time) => self.state_at(time).await?,
+            None => self.head().await?,
+        };
+        if let Some(commit) = state.get(&Ref::branch(name.clone())) {
+            let moves = expression.at.is_none() && expression.ancestors == 0;
+            return Ok((commit, moves.then(|| name.clone())));
+        }
+        match state.get(&Ref::tag(name.clone())) {
+            Some(commit) => Ok((commit, None)),
+            None => {
+                let known = state.refs.keys().map(|known| known.name.as_str());
+                Err(Error::not_found("branch or tag", name.as_str(), known))
+            }
+        }
+    }
+
+    /// The document of a commit that a person names: here, absence is not a loss.
+    async fn find_commit(&self, id: CommitId) -> Result<Arc<Commit>, Error> {
+        match self.commit(id).await {
+            Err(Error::Missing { .. }) => Err(Error::not_found("commit", &id.to_string(), [])),
+            found => found,
+        }
+    }
+
+    async fn commit_with_prefix(&self, digits: &str) -> Result<CommitId, Error> {
+        let (folder, rest) = digits.split_at(2);
+        let mut found = Vec::new();
+        for (key, _) in self.store().list(&format!("objects/{folder}")).await? {
+            let name = key.rsplit('/').next().unwrap_or_default();
+            let Ok(id) = format!("{folder}{name}").parse::<CommitId>() else {
+                continue;
+            };
+            if !name.starts_with(rest) {
+                continue;
+            }
+            match self.commit(id).await {
+                Ok(_) => found.push(id),
+                // Another kind of object.
+                Err(Error::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match found.as_slice() {
+            [id] => Ok(*id),
+            [] => Err(Error::not_found("commit", digits, [])),
+            _ => Err(Error::invalid(
+                "commit",
+                format!("{digits} names {} commits: give more digits", found.len()),
+            )),
+        }
+    }
+
+    /// Creates a branch or a tag at `commit`.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if a branch or tag has the name; [`Error::NotFound`] if there is no
+    /// such commit.
+    pub async fn create_ref(
+        &self,
+        kind: RefKind,
+        name: &RefName,
+        commit: CommitId,
+        actor: &str,
+    ) -> Result<(), Error> {
+        self.find_commit(commit).await?;
+        let name = Ref {
+            kind,
+            name: name.clone(),
+        };
+        self.update_ref(actor, name, move |state, name| {
+            let is_taken = [RefKind::Branch, RefKind::Tag].into_iter().any(|kind| {
+                let name = name.name.clone();
+                state.get(&Ref { kind, name }).is_some()
+            });
+            if is_taken {
+                return Err(Error::AlreadyExists {
+                    what: "branch or tag",
+                    name: name.name.to_string(),
+                });
+            }
+            Ok((None, Some(commit)))
+        })
+        .await
+    }
+
+    /// Deletes a branch or a tag. The commits stay.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none of that name.
+    pub async fn delete_ref(
+        &self,
+        kind: RefKind,
+        name: &RefName,
+        actor: &str,
+    ) -> Result<(), Error> {
+        let name = Ref {
+            kind,
+            name: name.clone(),
+        };
+        self.update_ref(actor, name, move |state, name| {
+            let what = match kind {
+                RefKind::Branch => "branch",
+                RefKind::Tag => "tag",
+            };
+            let known = state.refs.keys().filter(|known| known.kind == kind);
+            let known = known.map(|known| known.name.as_str());
+            let from = state
+                .get(name)
+                .ok_or_else(|| Error::not_found(what, name.name.as_str(), known))?;
+            Ok((Some(from), None))
+        })
+        .await
+    }
+
+    /// Appends an entry that moves `name` as `change` says, given the state before.
+    async fn update_ref<F>(&self, actor: &str, name: Ref, change: F) -> Result<(), Error>
+    where
+        F: Fn(&LogState, &Ref) -> Result<(Option<CommitId>, Option<CommitId>), Error> + Send,
+    {
+        let write_id = Uuid::new_v4().to_string();
+        self.append(actor, &write_id.clone(), move |state| {
+            let operations = change(&state, &name).map(|(from, to)| {
+                Some(vec![Operation::UpdateRef {
+                    name: name.clone(),
+                    from,
+                    to,
+                    write_id: write_id.clone(),
+                }])
+            });
+            Box::pin(async move { operations })
+        })
+        .await
+        .map(drop)
+    }
+}
