@@ -281,7 +281,7 @@ mod tests {
         let runs = |parts: &[AxisPart], from: &[u64], to: &[u64]| {
             let mut runs = Vec::new();
             for_each_run(parts, from, to, |from, to, count| {
-                runs.push((from, to, count))
+                runs.push((from, to, count));
             });
             runs
         };

@@ -150,6 +150,11 @@ fn extreme<T: Element, const LEAST: bool, const SKIP: bool>(start: T, values: &[
             best
         }
     };
+    if values.len() < 2 * LANES {
+        return values
+            .iter()
+            .fold(start, |best, &value| better(best, value));
+    }
     let mut lanes = [start; LANES];
     let (groups, rest) = values.as_chunks::<LANES>();
     for group in groups {

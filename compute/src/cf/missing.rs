@@ -122,14 +122,12 @@ pub(crate) struct Mask<T: Element> {
 }
 
 impl<T: Element> Mask<T> {
-    /// Whether `value` is missing; NaN and NaT are.
-    pub(crate) fn is_missing(&self, value: T) -> bool {
-        let wide = value.widen();
-        value.is_missing()
-            || self.values.contains(&wide)
-            || self
-                .valid
-                .is_some_and(|(least, greatest)| wide < least || wide > greatest)
+    /// Sets each flag to whether the value at its place is there; NaN and NaT are not.
+    pub(crate) fn flag_valid(&self, values: &[T], flags: &mut [bool]) {
+        for (flag, value) in flags.iter_mut().zip(values) {
+            *flag = !value.is_missing();
+        }
+        self.for_each_missing(values, |at| flags[at] = false);
     }
 
     /// Calls `visit` with the positions of missing values, NaN and NaT aside; with some twice.

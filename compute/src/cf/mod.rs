@@ -18,12 +18,11 @@ use array::DataType;
 use half::{bf16, f16};
 use serde_json::{Map, Value};
 
-pub(crate) use missing::Limit;
 pub use missing::Missing;
+pub(crate) use missing::{Limit, Mask};
 
 use crate::Error;
 use crate::element::{Element, elements, with_real};
-use missing::Mask;
 use number::Number;
 
 /// How much of the decoding to do.
