@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use array::NodePath;
 use bytes::Bytes;
@@ -39,9 +40,20 @@ struct Inner {
     store: Store,
     engine: Engine,
     limits: Limits,
-    repositories: Mutex<HashMap<RepoName, Repository>>,
+    repositories: Mutex<HashMap<RepoName, Opened>>,
     /// Group documents with the metadata of all members, by commit and path.
     documents: Cache<(CommitId, String), Bytes>,
+}
+
+/// How long an open repository is taken to be the one in the store. Another process may delete it
+/// and make another of the same name; asking more often would cost a request on every read.
+const RECHECK_AFTER: Duration = Duration::from_millis(250);
+
+/// A repository with its caches, and when it was last seen in the store.
+#[derive(Debug)]
+struct Opened {
+    repository: Repository,
+    seen: Instant,
 }
 
 /// A commit, and whether it was named in a way that may name another one later.
@@ -91,7 +103,7 @@ impl State {
         &self.0.documents
     }
 
-    fn open_repositories(&self) -> std::sync::MutexGuard<'_, HashMap<RepoName, Repository>> {
+    fn open_repositories(&self) -> std::sync::MutexGuard<'_, HashMap<RepoName, Opened>> {
         self.0
             .repositories
             .lock()
@@ -103,20 +115,35 @@ impl State {
     /// # Errors
     /// 404 with names that look alike if there is none.
     pub async fn repository(&self, name: &RepoName) -> Result<Repository, Failure> {
-        if let Some(repository) = self.open_repositories().get(name) {
+        let known = self
+            .open_repositories()
+            .get(name)
+            .map(|opened| (opened.repository.clone(), opened.seen));
+        if let Some((repository, seen)) = &known
+            && seen.elapsed() < RECHECK_AFTER
+        {
             return Ok(repository.clone());
         }
-        let repository = match Repository::open(self.0.store.under(name.as_str())).await {
+        let found = match Repository::open(self.0.store.under(name.as_str())).await {
             Ok(repository) => repository,
             Err(storage::Error::NotFound { .. }) => {
+                self.forget(name);
                 let known = storage::list_repositories(&self.0.store).await?;
                 let known = known.iter().map(String::as_str);
                 return Err(storage::Error::not_found("repository", name.as_str(), known).into());
             }
             Err(error) => return Err(error.into()),
         };
-        self.open_repositories()
-            .insert(name.clone(), repository.clone());
+        // Still the same one: keep what it has cached.
+        let repository = match known {
+            Some((repository, _)) if repository.id() == found.id() => repository,
+            _ => found,
+        };
+        let opened = Opened {
+            repository: repository.clone(),
+            seen: Instant::now(),
+        };
+        self.open_repositories().insert(name.clone(), opened);
         Ok(repository)
     }
 

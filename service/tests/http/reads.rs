@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::json;
 
-use crate::support::{ANSWER_BYTES, MAIN, Service};
+use crate::support::{ANSWER_BYTES, MAIN, Service, requests};
 
 #[tokio::test]
 async fn slices_come_as_bytes_npy_or_json() {
@@ -146,7 +146,7 @@ async fn an_answer_too_large_is_refused_before_anything_is_read() {
         .await;
     assert_eq!(problem["limit"], ANSWER_BYTES);
     // One request may look for a newer log entry.
-    assert!(service.objects.take_requests().len() <= 1);
+    assert!(requests(&service.objects).len() <= 1);
     assert_eq!(
         service
             .get(&format!("{MAIN}/data/big?slice=:4096"))
@@ -232,7 +232,7 @@ async fn only_a_whole_commit_id_is_cached_for_ever() {
                 again.body.is_empty() && again.header("etag") == etag,
                 "{url}"
             );
-            assert!(service.objects.take_requests().is_empty(), "{url}");
+            assert_eq!(requests(&service.objects), [], "{url}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{MAIN, Service};
+use crate::support::{MAIN, Service, service_over};
 
 #[tokio::test]
 async fn repositories_come_and_go() {
@@ -36,6 +36,29 @@ async fn repositories_come_and_go() {
     );
     let root = service.json("/v1/repos/other/refs/main/nodes").await;
     assert_eq!(root["members"], json!([]));
+}
+
+#[tokio::test]
+async fn a_repository_another_process_replaced_is_noticed() {
+    let service = Service::new().await;
+    let other = Service {
+        router: service_over(&service.objects),
+        objects: service.objects.clone(),
+    };
+    let old = service.json(MAIN).await["commit"].clone();
+    assert_eq!(
+        other.ask("DELETE", "/v1/repos/demo", &[], "").await.status,
+        204
+    );
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    service.refused("GET", MAIN, 404).await;
+    assert_eq!(
+        other.ask("PUT", "/v1/repos/demo", &[], "").await.status,
+        201
+    );
+    let new = service.json(MAIN).await["commit"].clone();
+    assert_ne!(new, old);
+    assert_eq!(new, other.json(MAIN).await["commit"]);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use quarr_tests::arrays::SampleArray;
-use quarr_tests::watched::Watched;
+use quarr_tests::watched::{Request as Watch, Watched};
 use query::{Engine, Settings};
 use serde_json::{Value, json};
 use service::http::router;
@@ -152,6 +152,14 @@ impl Service {
         }
         problem
     }
+}
+
+/// The requests that reached the store since the last call, but for the check that the repository
+/// is still the same.
+pub(crate) fn requests(objects: &Watched) -> Vec<Watch> {
+    let mut requests = objects.take_requests();
+    requests.retain(|request| !matches!(request, Watch::Get(key, _) if key.ends_with("repo.json")));
+    requests
 }
 
 /// A service with nothing cached.
