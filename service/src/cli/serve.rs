@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -51,8 +52,20 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Resolves when the process is asked to stop.
+/// How long requests in flight may take after the process was asked to stop.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Resolves when the process is asked to stop. Requests in flight are then finished, until the
+/// grace period is over or it is asked again.
 async fn stopped() {
+    asked_to_stop().await;
+    tokio::spawn(async {
+        tokio::time::timeout(GRACE, asked_to_stop()).await.ok();
+        std::process::exit(1);
+    });
+}
+
+async fn asked_to_stop() {
     let interrupted = tokio::signal::ctrl_c();
     let terminated = async {
         match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
