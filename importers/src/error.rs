@@ -62,4 +62,10 @@ pub enum Error {
     /// The process is stopping.
     #[error("the import was cancelled")]
     Cancelled,
+    /// A worker stopped without an answer: a defect of the importer or of a library it uses.
+    #[error("a worker of the import failed: {reason}")]
+    Worker {
+        /// What it said last.
+        reason: String,
+    },
 }

@@ -65,6 +65,7 @@ impl NetCdf3File {
             path: Vec::new(),
             attributes: parsed.attributes,
             variables: parsed.variables,
+            refused: Vec::new(),
         };
         let file = Self {
             path: path.to_owned(),

@@ -24,6 +24,36 @@ pub enum Attribute {
     Floats(Vec<f64>),
     /// Truth values; one stands for a scalar.
     Booleans(Vec<bool>),
+    /// Values of several dimensions: those along the first.
+    Rows(Vec<Self>),
+}
+
+impl Attribute {
+    /// The same values in `shape`, which holds as many.
+    pub(crate) fn with_shape(self, shape: &[usize]) -> Self {
+        fn split<T: Clone>(
+            values: &[T],
+            shape: &[usize],
+            leaf: &impl Fn(Vec<T>) -> Attribute,
+        ) -> Attribute {
+            let length = shape[1..].iter().product::<usize>();
+            if shape.len() < 2 || length == 0 {
+                return leaf(values.to_vec());
+            }
+            let rows = values.chunks_exact(length);
+            Attribute::Rows(rows.map(|row| split(row, &shape[1..], leaf)).collect())
+        }
+        if shape.len() < 2 {
+            return self;
+        }
+        match self {
+            Self::Texts(values) => split(&values, shape, &Self::Texts),
+            Self::Integers(values) => split(&values, shape, &Self::Integers),
+            Self::Floats(values) => split(&values, shape, &Self::Floats),
+            Self::Booleans(values) => split(&values, shape, &Self::Booleans),
+            one => one,
+        }
+    }
 }
 
 /// Attributes in the order of the file.
@@ -48,6 +78,15 @@ pub struct Variable {
     pub(crate) handle: usize,
 }
 
+/// Something in a source file that has no place in a Zarr hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Path of a variable, or path of a variable or group, `@`, and name of an attribute.
+    pub name: String,
+    /// Why it has no place.
+    pub reason: String,
+}
+
 /// A group of a source file.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -57,6 +96,8 @@ pub struct Group {
     pub attributes: Attributes,
     /// Its variables.
     pub variables: Vec<Variable>,
+    /// What it holds besides; an import must be told to skip it.
+    pub refused: Vec<Refused>,
 }
 
 /// An open source file. Cloning is cheap.

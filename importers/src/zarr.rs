@@ -3,7 +3,7 @@
 //! Source: `docs/format.md`, "What importers write"; `xarray.backends.zarr` (`FillValueCoder`,
 //! `encode_zarr_attr_value`).
 
-use array::{ArrayMetadata, CodecMetadata, DataType, FillValue, RegularGrid};
+use array::{ArrayMetadata, CodecMetadata, DataType, FillValue, MAX_DOCUMENT_BYTES, RegularGrid};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
@@ -35,25 +35,24 @@ pub(crate) fn attributes(source: &[(String, Attribute)]) -> Map<String, Value> {
 
 /// One value stands for itself, several for a list, as NumPy's `tolist` has it.
 fn to_json(attribute: &Attribute) -> Value {
-    fn one_or_list(mut values: Vec<Value>) -> Value {
-        if values.len() == 1 {
-            values.remove(0)
-        } else {
-            Value::Array(values)
-        }
+    match (attribute, as_list(attribute)) {
+        (Attribute::Text(text), _) => json!(text),
+        (Attribute::Texts(_) | Attribute::Rows(_), list) => Value::Array(list),
+        (_, list) => match <[Value; 1]>::try_from(list) {
+            Ok([one]) => one,
+            Err(list) => Value::Array(list),
+        },
     }
+}
+
+fn as_list(attribute: &Attribute) -> Vec<Value> {
     match attribute {
-        Attribute::Text(text) => json!(text),
-        Attribute::Texts(texts) => json!(texts),
-        Attribute::Booleans(values) => {
-            one_or_list(values.iter().map(|value| json!(value)).collect())
-        }
-        Attribute::Integers(values) => {
-            one_or_list(values.iter().map(|&value| integer(value)).collect())
-        }
-        Attribute::Floats(values) => {
-            one_or_list(values.iter().map(|&value| float(value)).collect())
-        }
+        Attribute::Text(text) => vec![json!(text)],
+        Attribute::Texts(texts) => texts.iter().map(|text| json!(text)).collect(),
+        Attribute::Booleans(values) => values.iter().map(|value| json!(value)).collect(),
+        Attribute::Integers(values) => values.iter().map(|&value| integer(value)).collect(),
+        Attribute::Floats(values) => values.iter().map(|&value| float(value)).collect(),
+        Attribute::Rows(rows) => rows.iter().map(|row| Value::Array(as_list(row))).collect(),
     }
 }
 
@@ -103,31 +102,37 @@ pub(crate) fn metadata(
     metadata.set_dimension_names(variable.dimensions.iter().cloned().map(Some).collect())?;
     metadata.attributes = attributes(&variable.attributes);
     let mut dropped = Vec::new();
-    if let Some((_, value)) = variable
+    let own = variable
         .attributes
         .iter()
-        .find(|(name, _)| name == "_FillValue")
-    {
-        match fill_value(&data_type, value) {
-            Some((fill, encoded)) => {
-                metadata.fill_value = fill;
+        .find(|(name, _)| name == "_FillValue");
+    if let Some((_, value)) = own {
+        let fill = fill_value(&data_type, value);
+        if let Some(fill) = fill.array {
+            metadata.fill_value = fill;
+        }
+        let value = metadata
+            .attributes
+            .remove("_FillValue")
+            .unwrap_or(Value::Null);
+        match fill.attribute {
+            Ok(encoded) => {
                 metadata.attributes.insert("_FillValue".into(), encoded);
             }
-            None => {
-                let value = metadata
-                    .attributes
-                    .remove("_FillValue")
-                    .unwrap_or(Value::Null);
-                dropped.push(Dropped {
-                    variable: path.to_owned(),
-                    attribute: "_FillValue".into(),
-                    value,
-                    reason: format!(
-                        "{data_type} cannot hold it, and xarray would refuse the dataset"
-                    ),
-                });
-            }
+            Err(reason) => dropped.push(Dropped {
+                variable: path.to_owned(),
+                attribute: "_FillValue".into(),
+                value,
+                reason,
+            }),
         }
+    }
+    let bytes = array::json::canonical_bytes(&metadata.to_json()).len();
+    if bytes > MAX_DOCUMENT_BYTES {
+        return Err(Error::Unsupported {
+            what: format!("variable {path}"),
+            reason: format!("its attributes take {bytes} bytes, the most is {MAX_DOCUMENT_BYTES}"),
+        });
     }
     Ok((metadata, dropped))
 }
@@ -153,51 +158,177 @@ pub fn default_codecs() -> Vec<CodecMetadata> {
     )]
 }
 
-/// A `_FillValue` as the array's fill value and as xarray's attribute; `None` if the data type
-/// cannot hold it.
-fn fill_value(data_type: &DataType, value: &Attribute) -> Option<(FillValue, Value)> {
+/// What becomes of a `_FillValue`.
+struct Fill {
+    /// The array's fill value; none if the data type cannot hold it.
+    array: Option<FillValue>,
+    /// The attribute as xarray encodes it, else why it has to be left out.
+    attribute: Result<Value, String>,
+}
+
+fn fill_value(data_type: &DataType, value: &Attribute) -> Fill {
     let parsed = |json: &Value| FillValue::parse(data_type, json).ok();
+    let unholdable = || Fill {
+        array: None,
+        attribute: Err(format!(
+            "{data_type} cannot hold it, and xarray would refuse the dataset"
+        )),
+    };
     match (data_type, value) {
-        (data_type, Attribute::Floats(values)) if data_type.is_float() => {
-            let value = *values.first()?;
-            Some((
-                parsed(&float(value))?,
-                json!(BASE64.encode(value.to_le_bytes())),
-            ))
-        }
+        (data_type, Attribute::Floats(values)) if data_type.is_float() => match values.as_slice() {
+            &[value] => Fill {
+                array: parsed(&float(value)),
+                attribute: Ok(json!(BASE64.encode(value.to_le_bytes()))),
+            },
+            _ => unholdable(),
+        },
         (data_type, Attribute::Integers(values)) if data_type.is_float() => {
-            let value = *values.first()? as f64;
-            Some((
-                parsed(&float(value))?,
-                json!(BASE64.encode(value.to_le_bytes())),
-            ))
-        }
-        (data_type, Attribute::Integers(values)) if data_type.is_integer() => {
-            let value = integer(*values.first()?);
-            Some((parsed(&value)?, value))
+            let widened = values.iter().map(|&value| value as f64).collect();
+            fill_value(data_type, &Attribute::Floats(widened))
         }
         (data_type, Attribute::Floats(values)) if data_type.is_integer() => {
-            let value = values
-                .first()
-                .copied()
-                .filter(|value| value.fract() == 0.0 && value.abs() < 9e15)?;
-            let value = json!(value as i64);
-            Some((parsed(&value)?, value))
+            match values.as_slice() {
+                &[value] if value.fract() == 0.0 && value.abs() < 9e15 => {
+                    fill_value(data_type, &Attribute::Integers(vec![value as i128]))
+                }
+                _ => unholdable(),
+            }
         }
-        (DataType::NullTerminatedBytes { length_bytes }, Attribute::Text(text)) => {
-            let bytes = text.as_bytes();
-            let encoded = json!(BASE64.encode(bytes));
-            (bytes.len() <= *length_bytes as usize).then_some(())?;
-            Some((parsed(&encoded)?, encoded))
+        (data_type, Attribute::Integers(values)) if data_type.is_integer() => {
+            match values.as_slice() {
+                &[value] => match parsed(&integer(value)) {
+                    Some(fill) => Fill {
+                        array: Some(fill),
+                        attribute: Ok(integer(value)),
+                    },
+                    None => unholdable(),
+                },
+                _ => unholdable(),
+            }
         }
-        (DataType::String, Attribute::Text(text)) => {
-            let value = json!(text);
-            Some((parsed(&value)?, value))
+        (DataType::Bool, Attribute::Booleans(values)) if values.len() == 1 => Fill {
+            array: parsed(&json!(values[0])),
+            attribute: Ok(json!(values[0])),
+        },
+        (DataType::String | DataType::NullTerminatedBytes { .. }, Attribute::Text(text)) => Fill {
+            array: match data_type {
+                DataType::String => parsed(&json!(text)),
+                _ => parsed(&json!(BASE64.encode(text))),
+            },
+            attribute: Err("xarray refuses datasets with a fill value of text".into()),
+        },
+        _ => unholdable(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The array's fill value and the attribute that `value` becomes.
+    fn fill(data_type: &DataType, value: &Attribute) -> (Option<Value>, Option<Value>) {
+        let fill = fill_value(data_type, value);
+        let array = fill.array.map(|fill| fill.to_json(data_type));
+        (array, fill.attribute.ok())
+    }
+
+    #[test]
+    fn fill_values_are_coded_as_xarray_does() {
+        use Attribute::{Booleans, Floats, Integers, Text};
+        let nan = f64::NAN;
+        let huge = json!(u64::MAX);
+        let char = DataType::NullTerminatedBytes { length_bytes: 1 };
+        let f32_fill = f64::from(1e20f32);
+        for (data_type, value, array, attribute) in [
+            (
+                DataType::Float32,
+                Floats(vec![f32_fill]),
+                Some(json!(f32_fill)),
+                Some(json!("AAAAgB2vFUQ=")),
+            ),
+            (
+                DataType::Float64,
+                Floats(vec![nan]),
+                Some(json!("NaN")),
+                Some(json!("AAAAAAAA+H8=")),
+            ),
+            (
+                DataType::Float64,
+                Integers(vec![-1]),
+                Some(json!(-1.0)),
+                Some(json!("AAAAAAAA8L8=")),
+            ),
+            (
+                DataType::Int16,
+                Integers(vec![-1]),
+                Some(json!(-1)),
+                Some(json!(-1)),
+            ),
+            (
+                DataType::Int16,
+                Floats(vec![9.0]),
+                Some(json!(9)),
+                Some(json!(9)),
+            ),
+            (
+                DataType::UInt64,
+                Integers(vec![u64::MAX.into()]),
+                Some(huge.clone()),
+                Some(huge),
+            ),
+            (
+                DataType::Bool,
+                Booleans(vec![true]),
+                Some(json!(true)),
+                Some(json!(true)),
+            ),
+            // Unholdable: dropped.
+            (DataType::Int16, Floats(vec![nan]), None, None),
+            (DataType::Int16, Integers(vec![40_000]), None, None),
+            (DataType::Int16, Integers(vec![1, 2]), None, None),
+            (DataType::UInt8, Text("x".into()), None, None),
+            // Text: kept as the array's fill value only.
+            (char.clone(), Text("-".into()), Some(json!("LQ==")), None),
+            (char, Text("--".into()), None, None),
+            (
+                DataType::String,
+                Text("N/A".into()),
+                Some(json!("N/A")),
+                None,
+            ),
+        ] {
+            assert_eq!(
+                fill(&data_type, &value),
+                (array, attribute),
+                "{data_type} {value:?}"
+            );
         }
-        (DataType::Bool, Attribute::Booleans(values)) => {
-            let value = json!(values.first()?);
-            Some((parsed(&value)?, value))
+    }
+
+    #[test]
+    fn attributes_keep_their_kind_and_shape() {
+        use Attribute::{Booleans, Floats, Integers, Text, Texts};
+        for (attribute, wanted) in [
+            (Text("a".into()), json!("a")),
+            (Texts(vec![]), json!([])),
+            (Texts(vec!["a".into(), String::new()]), json!(["a", ""])),
+            (Integers(vec![1]), json!(1)),
+            (Integers(vec![u64::MAX.into()]), json!(u64::MAX)),
+            (Integers(vec![]), json!([])),
+            (Floats(vec![1.0]), json!(1.0)),
+            (Floats(vec![f64::from(0.1f32)]), json!(0.10000000149011612)),
+            (
+                Floats(vec![f64::NAN, f64::INFINITY, 1.0]),
+                json!(["NaN", "Infinity", 1.0]),
+            ),
+            (Booleans(vec![true]), json!(true)),
+            (
+                Integers(vec![1, 2, 3, 4]).with_shape(&[2, 2]),
+                json!([[1, 2], [3, 4]]),
+            ),
+            (Integers(vec![1, 2]).with_shape(&[2, 1]), json!([[1], [2]])),
+        ] {
+            assert_eq!(to_json(&attribute), wanted, "{attribute:?}");
         }
-        _ => None,
     }
 }
