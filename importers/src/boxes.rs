@@ -1,0 +1,191 @@
+//! Elements of one box of an array as elements of another.
+
+use array::{DataType, Elements, Region, shape};
+
+use crate::Error;
+
+/// The elements of `target`: those `elements` has, which cover `covered`, and `fill` elsewhere.
+///
+/// # Errors
+/// [`Error::Array`] if `target` is too large for memory.
+pub(crate) fn fit(
+    data_type: &DataType,
+    fill: &[u8],
+    elements: &Elements,
+    covered: &Region,
+    target: &Region,
+) -> Result<Elements, Error> {
+    let common = covered.intersect(target);
+    let runs = Runs::of(&common, covered, target);
+    let count = shape::elements(target.shape())?;
+    match elements {
+        Elements::Fixed(bytes) => {
+            let size = fill.len();
+            let length = runs.length as usize * size;
+            if common == *target {
+                // Nothing to fill, and the runs come in the order of the target.
+                let mut out = Vec::new();
+                out.try_reserve_exact(shape::size_bytes(target.shape(), data_type)?)
+                    .map_err(|_| array::Error::TooLarge { what: "a shard" })?;
+                runs.for_each(|from, _| {
+                    let from = from as usize * size;
+                    out.extend_from_slice(&bytes[from..from + length]);
+                });
+                return Ok(Elements::Fixed(out));
+            }
+            let mut whole = Elements::repeat(data_type, fill, count)?;
+            if let Elements::Fixed(out) = &mut whole {
+                runs.for_each(|from, to| {
+                    let (from, to) = (from as usize * size, to as usize * size);
+                    out[to..to + length].copy_from_slice(&bytes[from..from + length]);
+                });
+            }
+            Ok(whole)
+        }
+        Elements::Variable(values) => {
+            let mut texts = vec![fill; count as usize];
+            runs.for_each(|from, to| {
+                for nth in 0..runs.length {
+                    texts[(to + nth) as usize] =
+                        values.get((from + nth) as usize).unwrap_or_default();
+                }
+            });
+            Ok(Elements::Variable(texts.into_iter().collect()))
+        }
+    }
+}
+
+/// The runs of neighbours that a box has in common with two C-order boxes.
+struct Runs {
+    /// Elements of a run; 0 if there are none.
+    length: u64,
+    /// One position a run.
+    outer: Vec<u64>,
+    /// Place of the common box's corner, and its strides, in the one box and the other.
+    from: (u64, Vec<u64>),
+    to: (u64, Vec<u64>),
+}
+
+impl Runs {
+    fn of(common: &Region, from: &Region, to: &Region) -> Self {
+        let rank = common.shape().len();
+        let is_whole = |&axis: &usize| {
+            let length = common.shape()[axis];
+            length == from.shape()[axis] && length == to.shape()[axis]
+        };
+        let whole = (0..rank).rev().take_while(is_whole).count();
+        // Along the axis before those that are whole, neighbours are neighbours in both too.
+        let first = (rank - whole).saturating_sub(1);
+        let place = |region: &Region| {
+            let strides = shape::strides(region.shape());
+            let corner = (0..rank)
+                .map(|axis| (common.start()[axis] - region.start()[axis]) * strides[axis])
+                .sum();
+            (corner, strides)
+        };
+        if common.is_empty() {
+            let nowhere = || (0, Vec::new());
+            return Self {
+                length: 0,
+                outer: vec![0],
+                from: nowhere(),
+                to: nowhere(),
+            };
+        }
+        Self {
+            length: common.shape()[first..].iter().product(),
+            outer: common.shape()[..first].to_vec(),
+            from: place(from),
+            to: place(to),
+        }
+    }
+
+    /// Calls `visit` with the place of each run in the one box and in the other, in C order.
+    fn for_each(&self, mut visit: impl FnMut(u64, u64)) {
+        let place = |(corner, strides): &(u64, Vec<u64>), at: &[u64]| {
+            corner
+                + at.iter()
+                    .zip(strides)
+                    .map(|(at, stride)| at * stride)
+                    .sum::<u64>()
+        };
+        for at in Region::whole(&self.outer).positions() {
+            visit(place(&self.from, &at), place(&self.to, &at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(start: &[u64], shape: &[u64]) -> Region {
+        Region::new(start.to_vec(), shape.to_vec()).unwrap()
+    }
+
+    /// Every element's value is its position in the array, or 255 where there is none.
+    fn numbered(array: &[u64], covered: &Region, target: &Region) -> Vec<u8> {
+        let strides = shape::strides(array);
+        let value = |at: &[u64]| {
+            let place: u64 = at
+                .iter()
+                .zip(&strides)
+                .map(|(at, stride)| at * stride)
+                .sum();
+            place as u8
+        };
+        let known: Vec<_> = covered.positions().collect();
+        target
+            .positions()
+            .map(|at| if known.contains(&at) { value(&at) } else { 255 })
+            .collect()
+    }
+
+    #[test]
+    fn every_pair_of_boxes_gives_the_elements_they_share() {
+        let array = [3, 4, 5];
+        let boxes = [
+            region(&[0, 0, 0], &[3, 4, 5]),
+            region(&[1, 0, 0], &[2, 4, 5]),
+            region(&[0, 1, 0], &[3, 2, 5]),
+            region(&[0, 0, 2], &[3, 4, 3]),
+            region(&[1, 1, 1], &[1, 2, 3]),
+            region(&[2, 3, 4], &[1, 1, 1]),
+            region(&[2, 0, 0], &[0, 4, 5]),
+            region(&[0, 0, 0], &[4, 6, 7]),
+        ];
+        for covered in boxes.iter().filter(|b| *b.shape() != [4, 6, 7]) {
+            let elements = Elements::Fixed(numbered(&array, covered, covered));
+            for target in &boxes {
+                let fitted = fit(&DataType::UInt8, &[255], &elements, covered, target).unwrap();
+                let Elements::Fixed(found) = fitted else {
+                    panic!("bytes stay bytes")
+                };
+                assert_eq!(
+                    found,
+                    numbered(&array, covered, target),
+                    "{covered:?} {target:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_scalar_and_texts_fit_too() {
+        let scalar = Region::whole(&[]);
+        let one = Elements::Fixed(vec![7, 0]);
+        let fitted = fit(&DataType::Int16, &[0, 0], &one, &scalar, &scalar).unwrap();
+        assert!(matches!(fitted, Elements::Fixed(bytes) if bytes == [7, 0]));
+        let texts = ["a", "bc", "d"].map(str::as_bytes).into_iter().collect();
+        let texts = Elements::Variable(texts);
+        let (covered, target) = (region(&[0], &[3]), region(&[1], &[3]));
+        let fitted = fit(&DataType::String, b"-", &texts, &covered, &target).unwrap();
+        let Elements::Variable(found) = fitted else {
+            panic!("texts stay texts")
+        };
+        assert_eq!(
+            found.iter().collect::<Vec<_>>(),
+            [b"bc".as_slice(), b"d", b"-"]
+        );
+    }
+}
