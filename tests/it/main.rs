@@ -8,9 +8,11 @@
     reason = "these are tests; Clippy exempts only the functions marked so, not their helpers"
 )]
 
+mod bad_files;
 mod damage;
 mod documents;
 mod killed_writers;
 mod reductions;
 mod requests;
 mod support;
+mod unclear_outcomes;

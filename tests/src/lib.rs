@@ -1,7 +1,8 @@
 //! What the integration tests, the demo and the benchmarks share: sample files and arrays, and a
-//! store that watches and damages.
+//! store that watches and damages, and one whose answers are unreliable.
 
 pub mod arrays;
 pub mod netcdf3;
 pub mod sample;
+pub mod unreliable;
 pub mod watched;
