@@ -56,7 +56,7 @@ pub(super) struct FoundDataset {
 /// What is wrong with the file.
 pub(super) fn walk(file: &File) -> Result<Tree, String> {
     let root = file
-        .as_group()
+        .group("/")
         .map_err(|error| raw::one_line(&error.to_string()))?;
     let info = root
         .loc_info()
