@@ -44,6 +44,8 @@ pub(crate) struct Chain {
     elements: u64,
     /// Decoded size of a fixed-size data type.
     decoded_bytes: Option<usize>,
+    /// What the array-to-bytes codec is given at least, zeros after the end; see [`zfp_bytes`].
+    padded_bytes: usize,
 }
 
 /// A bytes-to-bytes codec, with own decoders where `zarrs` would allocate what the data asks for.
@@ -104,6 +106,10 @@ impl Chain {
             return Err(Error::codecs("none turns the array into bytes"));
         };
         check_endian(bytes_metadata, data_type)?;
+        let padded_bytes = match bytes_metadata.name.as_str() {
+            "zfp" => zfp_bytes(bytes_metadata, chunk_shape)?,
+            _ => 0,
+        };
         let bytes_are_elements =
             array_to_array.is_empty() && is_in_memory_order(bytes_metadata, data_type);
         guarded("codecs", || {
@@ -135,6 +141,7 @@ impl Chain {
                 bytes_are_elements,
                 elements,
                 decoded_bytes: data_type.size_bytes().map(|size| size * elements as usize),
+                padded_bytes,
             })
         })
     }
@@ -207,6 +214,13 @@ impl Chain {
             check_length(bytes.len(), self.decoded_bytes.unwrap_or(0))?;
             return Ok(Elements::Fixed(bytes.into_owned()));
         }
+        let bytes = if bytes.len() < self.padded_bytes {
+            let mut padded = bytes.into_owned();
+            padded.resize(self.padded_bytes, 0);
+            Cow::Owned(padded)
+        } else {
+            bytes
+        };
         let corrupt = |reason: String| Error::corrupt("chunk", reason);
         let elements = guarded("decode", || {
             let options = CodecOptions::default().with_concurrent_target(1);
@@ -324,11 +338,58 @@ impl Compression {
 
 fn create(metadata: &CodecMetadata) -> Result<Codec, Error> {
     let named = |error: String| Error::codecs(format!("{:?}: {error}", metadata.name));
+    let is_zfp = metadata.name == "zfp";
+    if metadata.name.contains("zfp") && !is_zfp || metadata.configuration.values().any(names_zfp) {
+        // Inside `zarrs` nothing keeps the C library from reading, or with a header in the bytes
+        // even writing, out of bounds.
+        return Err(named("zfp is supported only by itself".to_owned()));
+    }
     let zarrs_metadata: MetadataV3 =
         serde_json::from_value(metadata.to_json()).map_err(|error| named(error.to_string()))?;
     guarded("codecs", || {
         Codec::from_metadata(&zarrs_metadata).map_err(|error| named(error.to_string()))
     })
+}
+
+/// Whether a codec inside a codec's configuration is of the zfp family.
+fn names_zfp(value: &Value) -> bool {
+    match value {
+        Value::String(name) => name.contains("zfp"),
+        Value::Array(items) => items.iter().any(names_zfp),
+        Value::Object(members) => members.values().any(names_zfp),
+        _ => false,
+    }
+}
+
+/// Most bytes the zfp decoder reads for a chunk, whatever they hold.
+///
+/// It does not know where its input ends. Of a block of 4^d values it reads at most 64 bit planes
+/// of 4^d + 1 bits, 2 * 4^d group tests and a short header, and skips to the block's least size:
+/// within 128 bits a value and 32 bytes, if the configured least size is.
+///
+/// Source: zfp 1.0, `decode_few_ints` and `decode_block` in `src/template`.
+fn zfp_bytes(zfp: &CodecMetadata, chunk_shape: &[u64]) -> Result<usize, Error> {
+    const BITS_PER_VALUE: u64 = 128;
+    let too_large = || Error::codecs("\"zfp\": the chunk or its blocks are too large");
+    if chunk_shape.len() > 4 {
+        return Err(Error::codecs("\"zfp\": over 4 dimensions"));
+    }
+    let values = 4u64.pow(chunk_shape.len() as u32);
+    let setting = |name: &str| zfp.configuration.get(name).and_then(Value::as_f64);
+    let least_bits = setting("minbits").unwrap_or(0.0);
+    let rate = setting("rate").unwrap_or(0.0);
+    if rate > BITS_PER_VALUE as f64 || least_bits > (BITS_PER_VALUE * values) as f64 {
+        return Err(too_large());
+    }
+    let blocks: Vec<u64> = chunk_shape
+        .iter()
+        .map(|length| length.div_ceil(4))
+        .collect();
+    shape::elements(&blocks)?
+        .checked_mul(values * BITS_PER_VALUE / 8 + 32)
+        .filter(|&bytes| bytes <= MAX_CHUNK_BYTES)
+        .map(|bytes| bytes as usize)
+        .ok_or_else(too_large)
 }
 
 /// Runs `zarrs` code, which may panic on hostile metadata or bytes.
