@@ -124,11 +124,13 @@ impl Repository {
             may_have_landed |= !refused;
             let reason = match (self.store().get(&key).await, put) {
                 (Ok(Some(found)), _) if found != bytes => return Ok(false),
-                // "Already exists" is said only once the object is durable; seeing it is not enough.
-                (Ok(Some(_)), Ok(_)) => return Ok(true),
+                // A local disk says "already exists" only once the entry is durable; seeing it is
+                // not enough there.
+                (Ok(Some(_)), Err(error)) if self.store().is_local() => chain(&error),
+                (Ok(Some(_)), _) => return Ok(true),
                 (Ok(None), Err(error)) if !may_have_landed => return Err(error),
                 (Ok(None), Ok(_)) => "the entry exists and does not".to_owned(),
-                (Err(error), _) | (Ok(_), Err(error)) => chain(&error),
+                (Err(error), _) | (Ok(None), Err(error)) => chain(&error),
             };
             if Instant::now() > deadline {
                 return Err(Error::Unknown {

@@ -133,25 +133,16 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] if another object has the name; [`Error::Store`] if the store failed.
     pub async fn put_immutable(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
-        let mut attempts = Attempts::default();
-        loop {
-            if self.created(key, &bytes, &mut attempts).await? {
-                return Ok(());
-            }
-            let is_same = if self.is_local {
-                self.get(key).await?.map(|found| found == bytes)
-            } else {
-                let length = bytes.len() as u64;
-                self.length(key).await?.map(|found| found == length)
+        let wanted = bytes.clone();
+        let check = |found: &Found| {
+            let is_same = match found {
+                Found::Bytes(found) => *found == wanted,
+                Found::Length(length) => *length == wanted.len() as u64,
             };
-            match is_same {
-                Some(true) => return Ok(()),
-                Some(false) => {
-                    return Err(Error::corrupt(key, "another object has this name"));
-                }
-                None => attempts.pause(contradiction(key)).await?,
-            }
-        }
+            let other = || "another object has this name".to_owned();
+            is_same.then_some(()).ok_or_else(other)
+        };
+        self.put_settled(key, bytes, self.is_local, check).await
     }
 
     /// Creates an object that never changes but whose bytes may differ from those found there:
@@ -168,34 +159,50 @@ impl Store {
     where
         F: Fn(&Bytes) -> Result<(), String>,
     {
-        let mut attempts = Attempts::default();
-        loop {
-            if self.created(key, &bytes, &mut attempts).await? {
-                return Ok(());
-            }
-            match self.get(key).await? {
-                Some(found) => return check(&found).map_err(|reason| Error::corrupt(key, reason)),
-                None => attempts.pause(contradiction(key)).await?,
-            }
-        }
+        let check = |found: &Found| match found {
+            Found::Bytes(found) => check(found),
+            Found::Length(_) => Ok(()),
+        };
+        self.put_settled(key, bytes, true, check).await
     }
 
-    /// Creates an object whose name allows one content only, so an unclear outcome is settled by
-    /// writing it again; says whether it was not there before.
-    async fn created(
+    /// Creates an object whose name allows one content only: an unclear outcome is settled by
+    /// looking, and by writing it again.
+    async fn put_settled<F>(
         &self,
         key: &str,
-        bytes: &Bytes,
-        attempts: &mut Attempts,
-    ) -> Result<bool, Error> {
+        bytes: Bytes,
+        compares_bytes: bool,
+        check: F,
+    ) -> Result<(), Error>
+    where
+        F: Fn(&Found) -> Result<(), String>,
+    {
+        let mut attempts = Attempts::default();
         loop {
-            match self.put_if_absent(key, bytes.clone()).await {
-                Ok(put) => return Ok(put == Put::Created),
-                Err(Error::Store { key, source }) if !is_refusal(&source) => {
-                    attempts.pause(Error::Store { key, source }).await?;
+            let put = match self.put_if_absent(key, bytes.clone()).await {
+                Ok(Put::Created) => return Ok(()),
+                Err(Error::Store { key, source }) if is_refusal(&source) => {
+                    return Err(Error::Store { key, source });
                 }
-                Err(error) => return Err(error),
-            }
+                put => put,
+            };
+            let found = if compares_bytes {
+                self.get(key).await.map(|found| found.map(Found::Bytes))
+            } else {
+                self.length(key).await.map(|found| found.map(Found::Length))
+            };
+            let unclear = match (found, put) {
+                // A local disk says "already exists" only once the object is durable; seeing it is
+                // not enough there.
+                (Ok(Some(_)), Err(error)) if self.is_local => error,
+                (Ok(Some(found)), _) => {
+                    return check(&found).map_err(|reason| Error::corrupt(key, reason));
+                }
+                (Ok(None), Ok(_)) => contradiction(key),
+                (Ok(None), Err(error)) | (Err(error), _) => error,
+            };
+            attempts.pause(unclear).await?;
         }
     }
 
@@ -209,6 +216,11 @@ impl Store {
                 source,
             }),
         }
+    }
+
+    /// Whether this is a local disk, where what can be read may yet be lost in a crash.
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// How far the store's clock is ahead of this machine's, if that is known.
@@ -389,6 +401,12 @@ fn contradiction(key: &str) -> Error {
             source: "it says that the object exists and that it does not".into(),
         },
     }
+}
+
+/// What was found where an object was to be created.
+enum Found {
+    Bytes(Bytes),
+    Length(u64),
 }
 
 /// Counts the attempts at one write.
