@@ -20,7 +20,8 @@ use storage::{CommitId, CommitOptions, RefName, Repository, Transaction};
 use crate::Error;
 use crate::chunking::{self, Access, Lengths};
 use crate::fill_arrays::{Progress, Target, fill_arrays};
-use crate::source::{Attributes, Source};
+use crate::skip::{Skip, source_path};
+use crate::source::{Source, Variable};
 use crate::zarr::{self, Dropped};
 
 /// What to import, where to, and how.
@@ -63,6 +64,15 @@ pub struct Imported {
     pub dropped: Vec<Dropped>,
 }
 
+/// Checks whatever can be checked without a repository: that the file can be read, that the options
+/// fit it, and that everything in it has a place. Blocks.
+///
+/// # Errors
+/// Those of [`import()`] that do not come from the repository or from values.
+pub fn check(options: &ImportOptions) -> Result<(), Error> {
+    Plan::new(options).map(drop)
+}
+
 /// Imports a file into `repository`.
 ///
 /// # Errors
@@ -73,178 +83,119 @@ pub async fn import(
     options: &ImportOptions,
     progress: &(dyn Fn(&Progress) + Send + Sync),
 ) -> Result<Imported, Error> {
-    let path = options.source.clone();
-    let source = blocking(move || Source::open(&path)).await?;
-    let skip = Skip::new(&source, &options.skip)?;
+    let wanted = options.clone();
+    let plan = blocking(move || Plan::new(&wanted)).await?;
     let transaction = Arc::new(Transaction::begin(repository, &options.branch).await?);
-    let (targets, dropped) = stage(&source, &skip, &transaction, options).await?;
-    check_dimensions(&targets, options)?;
-    let bytes = fill_arrays(
-        &source,
-        &transaction,
-        &targets,
-        options.memory_bytes,
-        progress,
-    )
-    .await?;
+    plan.stage(&transaction).await?;
+    let memory = options.memory_bytes;
+    let bytes = fill_arrays(&plan.source, &transaction, &plan.arrays, memory, progress).await?;
     let transaction = Arc::into_inner(transaction).ok_or(Error::Cancelled)?;
     let commit = transaction
-        .commit(commit_options(options, source.format(), &dropped))
+        .commit(commit_options(options, plan.source.format(), &plan.dropped))
         .await?;
     Ok(Imported {
         commit,
-        arrays: targets.into_iter().map(|target| target.path).collect(),
+        arrays: plan.arrays.into_iter().map(|array| array.path).collect(),
         bytes,
-        dropped,
+        dropped: plan.dropped,
     })
 }
 
-/// Stages the groups and the arrays, still without chunks.
-async fn stage(
-    source: &Source,
-    skip: &Skip,
-    transaction: &Transaction,
-    options: &ImportOptions,
-) -> Result<(Vec<Target>, Vec<Dropped>), Error> {
-    let mut targets = Vec::new();
-    let mut dropped = Vec::new();
-    for group in source.groups() {
-        let shown = group.path.join("/");
-        let path = group
-            .path
-            .iter()
-            .try_fold(options.group.clone(), |path, name| path.join(name))
-            .map_err(|error| no_place(format!("group {shown}"), &error))?;
-        let attributes = zarr::attributes(&skip.attributes_left(&shown, &group.attributes));
-        // The attributes of a group that exists are kept unless the file has its own.
-        let exists = transaction.base().find(&path).await?.is_some();
-        if !exists || !attributes.is_empty() {
-            let metadata = GroupMetadata {
-                attributes,
-                extra: Map::new(),
-            };
-            transaction.put_group(&path, metadata).await?;
-        }
-        for variable in &group.variables {
-            let shown = source_path(&group.path, &variable.name);
-            if skip.has(&shown) {
-                continue;
+/// What becomes of a file: the groups and arrays to make of it.
+struct Plan {
+    source: Source,
+    /// Parents first.
+    groups: Vec<(NodePath, Map<String, Value>)>,
+    arrays: Vec<Target>,
+    dropped: Vec<Dropped>,
+}
+
+impl Plan {
+    fn new(options: &ImportOptions) -> Result<Self, Error> {
+        let source = Source::open(&options.source)?;
+        let skip = Skip::new(&source, &options.skip)?;
+        let mut plan = Self {
+            source: source.clone(),
+            groups: Vec::new(),
+            arrays: Vec::new(),
+            dropped: Vec::new(),
+        };
+        for group in source.groups() {
+            let shown = group.path.join("/");
+            let mut names = group.path.iter();
+            let path = names
+                .try_fold(options.group.clone(), |path, name| path.join(name))
+                .map_err(|error| no_place(format!("group {shown}"), &error))?;
+            let attributes = zarr::attributes(&skip.attributes_left(&shown, &group.attributes));
+            plan.groups.push((path.clone(), attributes));
+            for variable in &group.variables {
+                let shown = source_path(&group.path, &variable.name);
+                if skip.has(&shown) {
+                    continue;
+                }
+                let path = path
+                    .join(&variable.name)
+                    .map_err(|error| no_place(format!("variable {shown}"), &error))?;
+                let mut variable = variable.clone();
+                variable.attributes = skip.attributes_left(&shown, &variable.attributes);
+                plan.array(path, variable, options)?;
             }
-            let path = path
-                .join(&variable.name)
-                .map_err(|error| no_place(format!("variable {shown}"), &error))?;
-            let mut variable = variable.clone();
-            variable.attributes = skip.attributes_left(&shown, &variable.attributes);
-            let chunking = chunking::choose(
-                &variable,
-                options.access,
-                &options.inner_lengths,
-                &options.shard_lengths,
-            )?;
-            let (metadata, left_out) =
-                zarr::metadata(&path.to_string(), &variable, &chunking, &options.codecs)?;
-            dropped.extend(left_out);
-            let codec = ArrayCodec::new(&metadata)?;
-            transaction.create_array(&path, metadata.clone()).await?;
-            targets.push(Target {
-                path,
-                variable,
-                metadata,
-                codec,
-            });
         }
+        check_dimensions(&plan.arrays, options)?;
+        Ok(plan)
     }
-    Ok((targets, dropped))
+
+    fn array(
+        &mut self,
+        path: NodePath,
+        variable: Variable,
+        options: &ImportOptions,
+    ) -> Result<(), Error> {
+        let chunking = chunking::choose(
+            &variable,
+            options.access,
+            &options.inner_lengths,
+            &options.shard_lengths,
+        )?;
+        let (metadata, dropped) =
+            zarr::metadata(&path.to_string(), &variable, &chunking, &options.codecs)?;
+        self.dropped.extend(dropped);
+        let codec = ArrayCodec::new(&metadata)?;
+        self.arrays.push(Target {
+            path,
+            variable,
+            metadata,
+            codec,
+        });
+        Ok(())
+    }
+
+    /// Stages the groups and the arrays, still without chunks.
+    async fn stage(&self, transaction: &Transaction) -> Result<(), Error> {
+        for (path, attributes) in &self.groups {
+            // The attributes of a group that exists are kept unless the file has its own.
+            let exists = transaction.base().find(path).await?.is_some();
+            if !exists || !attributes.is_empty() {
+                let metadata = GroupMetadata {
+                    attributes: attributes.clone(),
+                    extra: Map::new(),
+                };
+                transaction.put_group(path, metadata).await?;
+            }
+        }
+        for array in &self.arrays {
+            transaction
+                .create_array(&array.path, array.metadata.clone())
+                .await?;
+        }
+        Ok(())
+    }
 }
 
 fn no_place(what: String, error: &array::Error) -> Error {
     Error::Unsupported {
         what,
         reason: format!("{error}; leave it out with --skip"),
-    }
-}
-
-/// Path of a variable in its file.
-fn source_path(group: &[String], name: &str) -> String {
-    let names = group.iter().map(String::as_str).chain([name]);
-    names.collect::<Vec<_>>().join("/")
-}
-
-/// What the user leaves out: variables by path, or by name in whatever group, and attributes by
-/// `@` and their name behind a path.
-struct Skip(BTreeSet<String>);
-
-impl Skip {
-    /// Checks that the source has everything named, and nothing without a place besides.
-    fn new(source: &Source, names: &BTreeSet<String>) -> Result<Self, Error> {
-        let skip = Self(
-            names
-                .iter()
-                .map(|n| n.trim_matches('/').to_owned())
-                .collect(),
-        );
-        let mut unknown = skip.0.clone();
-        for group in source.groups() {
-            let group_path = group.path.join("/");
-            for refused in &group.refused {
-                let (variable, attribute) = split(&refused.name);
-                unknown.retain(|name| !matches(name, variable) && *name != refused.name);
-                if !skip.has(variable) && !skip.0.contains(&refused.name) {
-                    return Err(Error::Unsupported {
-                        what: match attribute {
-                            None => format!("variable {variable}"),
-                            Some(attribute) => format!("attribute {attribute} of /{variable}"),
-                        },
-                        reason: format!(
-                            "{}; leave it out with --skip {}",
-                            refused.reason, refused.name
-                        ),
-                    });
-                }
-            }
-            for (attribute, _) in &group.attributes {
-                unknown.remove(&format!("{group_path}@{attribute}"));
-            }
-            for variable in &group.variables {
-                let path = source_path(&group.path, &variable.name);
-                unknown.retain(|name| !matches(name, &path));
-                for (attribute, _) in &variable.attributes {
-                    unknown.remove(&format!("{path}@{attribute}"));
-                }
-            }
-        }
-        match unknown.first() {
-            None => Ok(skip),
-            Some(name) => Err(Error::Option {
-                option: "--skip",
-                reason: format!("the file has no variable or attribute {name:?}"),
-            }),
-        }
-    }
-
-    fn has(&self, path: &str) -> bool {
-        self.0.iter().any(|name| matches(name, path))
-    }
-
-    /// The attributes of a variable or group that stay.
-    fn attributes_left(&self, path: &str, attributes: &Attributes) -> Attributes {
-        let stays = |name: &str| !self.0.contains(&format!("{path}@{name}"));
-        let left = attributes.iter().filter(|(name, _)| stays(name));
-        left.cloned().collect()
-    }
-}
-
-/// Whether `name`, a path or only a name, means the variable at `path`.
-fn matches(name: &str, path: &str) -> bool {
-    let last = path.rsplit('/').next().unwrap_or(path);
-    !path.is_empty() && (name == path || name == last)
-}
-
-/// Path and attribute of a refused name. Attributes of the root have an empty path.
-fn split(name: &str) -> (&str, Option<&str>) {
-    match name.split_once('@') {
-        Some((path, attribute)) => (path, Some(attribute)),
-        None => (name, None),
     }
 }
 

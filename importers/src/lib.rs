@@ -12,6 +12,7 @@ mod fill_arrays;
 mod hdf5;
 mod import;
 mod netcdf3;
+mod skip;
 mod source;
 mod zarr;
 
@@ -20,6 +21,6 @@ pub use consolidated::document_with_members;
 pub use error::Error;
 pub use export::{Exported, export_zarr};
 pub use fill_arrays::Progress;
-pub use import::{ImportOptions, Imported, import};
+pub use import::{ImportOptions, Imported, check, import};
 pub use source::{Attribute, Attributes, Group, Refused, Source, Variable};
 pub use zarr::{Dropped, default_codecs};

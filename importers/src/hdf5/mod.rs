@@ -139,7 +139,7 @@ impl Hdf5File {
         dimensions: dimensions::Dimensions,
         file_bytes: u64,
     ) -> Result<(Variable, Vec<Refused>), String> {
-        let (data_type, layout) = types::element_type(&found.dataset)?;
+        let (data_type, layout) = types::element_type(&found.dataset, self.is_netcdf4)?;
         check_storage(&found.dataset)?;
         let element = data_type.size_bytes().unwrap_or(1) as u64;
         let declared = dimensions

@@ -21,7 +21,12 @@ pub(super) enum Layout {
 }
 
 /// The data type of a dataset and how it is read; else why it has none.
-pub(super) fn element_type(dataset: &Dataset) -> Result<(DataType, Layout), String> {
+///
+/// h5py writes truth values as an enum of `FALSE` and `TRUE`; in NetCDF-4 every enum is numbers.
+pub(super) fn element_type(
+    dataset: &Dataset,
+    is_netcdf4: bool,
+) -> Result<(DataType, Layout), String> {
     let stored = dataset.dtype().map_err(|error| error.to_string())?;
     let descriptor = stored
         .to_descriptor()
@@ -41,8 +46,7 @@ pub(super) fn element_type(dataset: &Dataset) -> Result<(DataType, Layout), Stri
         TypeDescriptor::Float(FloatSize::U2) => fixed(DataType::Float16, &descriptor),
         TypeDescriptor::Float(FloatSize::U4) => fixed(DataType::Float32, &descriptor),
         TypeDescriptor::Float(FloatSize::U8) => fixed(DataType::Float64, &descriptor),
-        // h5py writes bool as an enum of its own; an enum of NetCDF-4 is always a named type.
-        TypeDescriptor::Boolean if !stored.is_committed() => {
+        TypeDescriptor::Boolean if !is_netcdf4 => {
             let byte = memory(&TypeDescriptor::Integer(IntSize::U1))?;
             Ok((DataType::Bool, Layout::Truth(byte)))
         }

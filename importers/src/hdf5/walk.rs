@@ -106,7 +106,7 @@ impl Walk {
             }
             let below = path.iter().map(String::as_str).chain([name.as_str()]);
             let shown = below.collect::<Vec<_>>().join("/");
-            match self.follow(group, &name, link, above)? {
+            match self.follow(group, &name, link, above) {
                 Found::Group(child, token) => children.push((name, child, token)),
                 Found::Dataset(dataset, token) => {
                     self.dataset(number, name, shown, dataset, token)?;
@@ -125,43 +125,39 @@ impl Walk {
         Ok(())
     }
 
-    fn follow(
-        &self,
-        group: &Group,
-        name: &str,
-        link: LinkType,
-        above: &[LocationToken],
-    ) -> Result<Found, String> {
+    fn follow(&self, group: &Group, name: &str, link: LinkType, above: &[LocationToken]) -> Found {
         let other_file = || Found::Refused("it is a link to another file".into());
         if link == LinkType::External {
-            return Ok(other_file());
+            return other_file();
         }
         let failed = |error: hdf5_metno::Error| {
-            format!(
-                "{name:?} cannot be opened: {}",
-                raw::one_line(&error.to_string())
-            )
+            let reason = raw::one_line(&error.to_string());
+            Found::Refused(format!("the HDF5 library cannot open it: {reason}"))
         };
         let info: LocationInfo = match group.loc_info_by_name(name) {
             Ok(info) => info,
             // A soft link may dangle; nothing is lost with it.
-            Err(_) if link == LinkType::Soft => return Ok(Found::Nothing),
-            Err(error) => return Err(failed(error)),
+            Err(_) if link == LinkType::Soft => return Found::Nothing,
+            Err(error) => return failed(error),
         };
         if info.fileno != self.file {
-            return Ok(other_file());
+            return other_file();
         }
-        Ok(match info.loc_type {
+        match info.loc_type {
             LocationType::Group if above.contains(&info.token) => {
                 Found::Refused("it is a link to a group that holds it".into())
             }
-            LocationType::Group => Found::Group(group.group(name).map_err(failed)?, info.token),
-            LocationType::Dataset => {
-                Found::Dataset(group.dataset(name).map_err(failed)?, info.token)
-            }
+            LocationType::Group => match group.group(name) {
+                Ok(child) => Found::Group(child, info.token),
+                Err(error) => failed(error),
+            },
+            LocationType::Dataset => match group.dataset(name) {
+                Ok(dataset) => Found::Dataset(dataset, info.token),
+                Err(error) => failed(error),
+            },
             // Named types are stored with the datasets that use them.
             _ => Found::Nothing,
-        })
+        }
     }
 
     fn dataset(

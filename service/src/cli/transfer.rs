@@ -51,7 +51,7 @@ pub(super) struct ImportArgs {
         hide_default_value = true
     )]
     shards: Lengths,
-    /// Variables to leave out, comma separated.
+    /// What to leave out: variables, or attributes as VARIABLE@ATTRIBUTE, comma separated.
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     skip: Vec<String>,
     /// What the commit is for.
@@ -159,14 +159,6 @@ pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Re
             "--to takes REPO[/GROUP]; the branch goes with --branch".into(),
         ));
     }
-    // Before a repository is made for it: the file must be readable.
-    let source = args.source.clone();
-    tokio::task::spawn_blocking(move || importers::Source::open(&source)).await??;
-    let store = state.store().under(args.to.repository.as_str());
-    let repository = match Repository::open(store.clone()).await {
-        Err(storage::Error::NotFound { .. }) => Repository::create(store, &author()).await?,
-        other => other?,
-    };
     let options = ImportOptions {
         source: args.source.clone(),
         group: args.to.path.clone(),
@@ -179,6 +171,14 @@ pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Re
         codecs: default_codecs(),
         skip: args.skip.into_iter().collect::<BTreeSet<_>>(),
         memory_bytes: args.memory_mib.max(1) << 20,
+    };
+    // Before a repository is made for it: the file must be good.
+    let wanted = options.clone();
+    tokio::task::spawn_blocking(move || importers::check(&wanted)).await??;
+    let store = state.store().under(args.to.repository.as_str());
+    let repository = match Repository::open(store.clone()).await {
+        Err(storage::Error::NotFound { .. }) => Repository::create(store, &author()).await?,
+        other => other?,
     };
     let meter = Meter::new();
     let imported =
