@@ -10,9 +10,10 @@ import os
 import subprocess
 from pathlib import Path
 
-import h5py
 import netCDF4
 import numpy as np
+
+import hdf5_files
 
 SAMPLE_DATA = Path(
     os.environ.get("QUARR_SAMPLE_DATA", Path(__file__).parents[3] / "shared" / "data")
@@ -167,27 +168,5 @@ GENERATED = {
     "netcdf4.nc": netcdf4,
     "netcdf4-groups.nc": netcdf4_groups,
     "netcdf4-many.nc": netcdf4_many,
+    **{f"{name.replace('_', '-')}.nc": write for name, write in hdf5_files.NETCDF4.items()},
 }
-
-
-def plain_hdf5(path: Path) -> dict[str, np.ndarray]:
-    """HDF5 that knows nothing of NetCDF, with the values each dataset must have."""
-    rng = np.random.default_rng(3)
-    arrays = {
-        "bool": rng.integers(0, 2, (9, 4)).astype(bool),
-        "float16": rng.normal(size=17).astype("f2"),
-        "complex64": (rng.normal(size=8) + 1j * rng.normal(size=8)).astype("c8"),
-        "complex128": (rng.normal(size=(3, 5)) + 2j).astype("c16"),
-        "group/big_endian": np.arange(12, dtype=">i4").reshape(3, 4),
-        "group/deeper/contiguous": np.arange(1000, dtype="u2"),
-        "fixed_strings": np.array([b"a", b"bcd", b""], "S5"),
-    }
-    with h5py.File(path, "w") as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values)
-        chunked = np.arange(50 * 60, dtype="f4").reshape(50, 60)
-        file.create_dataset(
-            "chunked", data=chunked, chunks=(7, 13), compression="gzip", shuffle=True
-        )
-        file.create_dataset("strings", data=["x", "yy", "ö"], dtype=h5py.string_dtype())
-    return arrays | {"chunked": chunked, "strings": np.array(["x", "yy", "ö"], object)}
