@@ -31,6 +31,11 @@ def run_json(*arguments: str | Path):
     return json.loads(run(*arguments, "--json").stdout)
 
 
+def repositories(store: Path) -> list[str]:
+    """Names of the repositories of a store."""
+    return [repo["name"] for repo in run_json("repo", "list", "--store", store)["repositories"]]
+
+
 @dataclass(frozen=True)
 class Server:
     """A running `quarr serve`."""
