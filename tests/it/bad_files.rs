@@ -94,7 +94,7 @@ async fn a_damaged_netcdf3_file_never_panics_and_a_refused_one_changes_nothing()
             let before = repository.head().await.unwrap();
             if let Err(error) = import(&repository, &path).await {
                 let text = support::chain(&error);
-                assert!(text.contains("damaged.nc"), "seed {seed}: {text}");
+                assert!(!text.contains('\n'), "seed {seed}: {text}");
                 assert_eq!(repository.head().await.unwrap(), before, "seed {seed}");
                 refused += 1;
             }
