@@ -86,10 +86,8 @@ impl Repository {
             return Ok(false);
         }
         let main = Ref::branch("main".parse::<RefName>()?);
-        let (id, bytes) = Snapshot::first_commit(actor, Uuid::new_v4().to_string()).encode();
-        self.store()
-            .put_immutable(&object_key(&id.0), bytes.into())
-            .await?;
+        let first = Snapshot::first_commit(actor, Uuid::new_v4().to_string());
+        let id = self.store_commit(first).await?;
         let write_id = Uuid::new_v4().to_string();
         let create = Operation::UpdateRef {
             name: main,
@@ -204,6 +202,16 @@ impl Repository {
         let commit = Arc::new(commit);
         self.0.commits.insert(id, commit.clone());
         Ok(commit)
+    }
+
+    /// Uploads a commit that no ref names yet.
+    pub(crate) async fn store_commit(&self, commit: Commit) -> Result<CommitId, Error> {
+        let (id, bytes) = commit.encode();
+        self.store()
+            .put_immutable(&object_key(&id.0), bytes.into())
+            .await?;
+        self.0.commits.insert(id, Arc::new(commit));
+        Ok(id)
     }
 
     /// The state of the hierarchy at a commit.

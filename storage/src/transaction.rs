@@ -18,7 +18,7 @@ use crate::changes::{ArrayChange, Change, Changes};
 use crate::layout::Layout;
 use crate::log::{Operation, Ref};
 use crate::names::RefName;
-use crate::object::{object_key, shard_key};
+use crate::object::shard_key;
 use crate::page::{ChunkKind, ChunkRow, Location, MAX_INLINE_BYTES};
 use crate::rebase;
 use crate::repository::Repository;
@@ -294,12 +294,7 @@ impl Transaction {
             rebase::check(repository, &self.base, &onto, &changes, &self.branch).await?;
         }
         let commit = build(repository, &onto, &changes, options, &self.write_id).await?;
-        let (id, bytes) = commit.encode();
-        repository
-            .store()
-            .put_immutable(&object_key(&id.0), bytes.into())
-            .await?;
-        Ok(id)
+        repository.store_commit(commit).await
     }
 }
 

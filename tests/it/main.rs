@@ -9,10 +9,12 @@
 )]
 
 mod bad_files;
+mod concurrent_changes;
 mod damage;
 mod documents;
 mod killed_writers;
 mod reductions;
+mod refs_and_log;
 mod requests;
 mod support;
 mod unclear_outcomes;
