@@ -145,6 +145,11 @@ def test_every_client_reads_imported_variables(server, store, source, tmp_path):
                 part = tuple(slice(n // 3, n // 3 + max(1, n // 4)) for n in wanted.shape)
                 for place in (server.branch_url(source.repo), str(folder)):
                     for client, read in CLIENTS.items():
+                        # Its Python front puts paths into URLs unescaped.
+                        if client == "zarrs" and place != str(folder) and " " in path:
+                            with pytest.raises(RuntimeError, match="invalid uri character"):
+                                read(place, path, ...)
+                            continue
                         for index in (..., part) if wanted.ndim else (...,):
                             found = read(place, path, index)
                             message = f"{client} {place} {path}"
