@@ -6,19 +6,16 @@ use array::hash;
 use array::{GroupMetadata, NodeMetadata, NodePath};
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
-use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::Error;
 use crate::changes::{ArrayChange, Change, Changes};
 use crate::commit::Commit;
-use crate::concurrent::CONCURRENT_REQUESTS;
+use crate::inline::settle_inline;
 use crate::layout::Layout;
-use crate::object::shard_key;
-use crate::page::{Location, MAX_INLINE_BYTES, MAX_PAGE_INLINE_BYTES, ManifestRow, StatisticsRow};
+use crate::page::{ManifestRow, StatisticsRow};
 use crate::radix::RowChange;
 use crate::repository::Repository;
 use crate::snapshot::{Snapshot, row_with_document, statistics_metadata};
-use crate::store::Store;
 use crate::transaction::CommitOptions;
 use crate::tree::{NodeKind, StatisticsRoot, TreeRow};
 
@@ -207,58 +204,4 @@ async fn build_array(
         statistics,
     )
     .await
-}
-
-/// Decides which chunks of a page live in it: those of up to 512 bytes, lowest addresses first, up
-/// to 64 KiB. A rule of the content alone, so equal content gives equal pages.
-async fn settle_inline(store: Store, rows: Vec<ManifestRow>) -> Result<Vec<ManifestRow>, Error> {
-    let mut room = MAX_PAGE_INLINE_BYTES;
-    let mut full = false;
-    let plan: Vec<(ManifestRow, bool)> = rows
-        .into_iter()
-        .map(|row| {
-            let wanted = match &row {
-                ManifestRow::Chunk(chunk) => {
-                    chunk.length <= MAX_INLINE_BYTES
-                        && !matches!(chunk.location, Location::External { .. })
-                }
-                ManifestRow::Inner { .. } => false,
-            };
-            let ManifestRow::Chunk(chunk) = &row else {
-                return (row, false);
-            };
-            full |= wanted && chunk.length > room;
-            let inline = wanted && !full;
-            if inline {
-                room -= chunk.length;
-            }
-            (row, inline)
-        })
-        .collect();
-    futures::stream::iter(plan)
-        .map(|(row, inline)| {
-            let store = store.clone();
-            async move {
-                let ManifestRow::Chunk(mut chunk) = row else {
-                    return Ok(row);
-                };
-                match (&chunk.location, inline) {
-                    (Location::Stored, true) => {
-                        chunk.location =
-                            Location::Inline(store.get_existing(&shard_key(&chunk.id)).await?);
-                    }
-                    (Location::Inline(bytes), false) => {
-                        store
-                            .put_immutable(&shard_key(&chunk.id), bytes.clone())
-                            .await?;
-                        chunk.location = Location::Stored;
-                    }
-                    _ => {}
-                }
-                Ok(ManifestRow::Chunk(chunk))
-            }
-        })
-        .buffered(CONCURRENT_REQUESTS)
-        .try_collect()
-        .await
 }

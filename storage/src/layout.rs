@@ -28,10 +28,10 @@ impl Layout {
     /// The tree over a grid of this shape.
     ///
     /// # Errors
-    /// [`Error::Array`] if the grid has more than 2^64 chunks.
+    /// [`Error::Array`] if the grid has 2^64 chunks or more.
     pub(crate) fn new(grid_shape: &[u64]) -> Result<Self, Error> {
         array::shape::elements(grid_shape).map_err(|_| array::Error::TooLarge {
-            what: "number of chunks (over 2^64)",
+            what: "number of chunks (2^64 or more)",
         })?;
         let bits: Vec<u32> = grid_shape
             .iter()
@@ -130,9 +130,14 @@ impl Layout {
                 }
             }
         }
+        // A grid has at most u64::MAX chunks along a dimension, so a box cut there loses none.
         let lengths = spans
             .iter()
-            .map(|&span| 1u64.checked_shl(span).unwrap_or(u64::MAX))
+            .zip(origin)
+            .map(|(&span, &start)| {
+                let length = 1u64.checked_shl(span).unwrap_or(u64::MAX);
+                length.min(u64::MAX - start)
+            })
             .collect();
         Region::new(origin.to_vec(), lengths).unwrap_or_else(|_| Region::whole(origin))
     }
@@ -177,6 +182,18 @@ mod tests {
                 let covered = 1u64 << (LEVEL_BITS * level).min(layout.total_bits);
                 prop_assert_eq!(cells, covered);
             }
+        }
+    }
+
+    #[test]
+    fn the_last_row_of_the_longest_axis_is_in_its_box() {
+        let last = u64::MAX - 1;
+        let layout = Layout::new(&[u64::MAX]).unwrap();
+        let chunk = Region::new(vec![last], vec![1]).unwrap();
+        for level in 0..layout.height() {
+            let first = layout.address(&[last]) >> (LEVEL_BITS * level) << (LEVEL_BITS * level);
+            let row = layout.row_box(&layout.coordinate(first), level);
+            assert!(row.contains(&chunk), "level {level}: {row:?}");
         }
     }
 

@@ -27,6 +27,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod head;
+mod inline;
 mod layout;
 mod log;
 mod names;

@@ -121,6 +121,8 @@ pub(crate) trait PageRow: Clone + Send + Sync + 'static {
 pub(crate) struct Page<R> {
     pub(crate) rows: Vec<R>,
     pub(crate) addresses: Vec<u128>,
+    /// What its row in the page above is hashed as.
+    inner: Vec<u8>,
 }
 
 impl<R: PageRow> Page<R> {
@@ -130,6 +132,11 @@ impl<R: PageRow> Page<R> {
             .binary_search(&address)
             .ok()
             .map(|at| &self.rows[at])
+    }
+
+    /// Whether `row`, of a page at `level`, is the inner row over this page.
+    pub(crate) fn is_below(&self, row: &R, level: u32) -> bool {
+        row.encoded(level) == self.inner
     }
 
     /// Memory the page takes.
@@ -209,7 +216,13 @@ pub(crate) fn decode<R: PageRow>(
         }
         addresses.push(address);
     }
-    Ok(Page { rows, addresses })
+    let first = page.checked_shl(LEVEL_BITS * (level + 1)).unwrap_or(0);
+    let inner = R::inner(layout.coordinate(first), *id, &rows).encoded(level + 1);
+    Ok(Page {
+        rows,
+        addresses,
+        inner,
+    })
 }
 
 /// `kind ‖ level ‖ ndim ‖ coordinate ‖ id ‖ length`, the start of every row.

@@ -48,6 +48,31 @@ type Built<R> = Option<(Hash, Vec<R>)>;
 pub(crate) type RowChange<R> = (u128, Option<R>);
 
 impl<R: PageRow> Pages<R> {
+    /// The root page.
+    async fn load_root(&self, id: Hash, layout: &Layout) -> Result<Arc<Page<R>>, Error> {
+        self.load(id, layout, layout.height() - 1, 0).await
+    }
+
+    /// The page under `row`, which is an inner row of a page at `level`; checked to be the one that
+    /// row describes.
+    async fn load_child(
+        &self,
+        row: &R,
+        layout: &Layout,
+        level: u32,
+    ) -> Result<Arc<Page<R>>, Error> {
+        let place = Layout::page(layout.address(row.coordinate()), level - 1);
+        let Some((id, _)) = row.child() else {
+            return Err(Error::corrupt("page", "a chunk where a page should be"));
+        };
+        let loaded = self.load(id, layout, level - 1, place).await?;
+        if !loaded.is_below(row, level) {
+            let reason = "it is not the page its parent describes";
+            return Err(Error::corrupt(object_key(&id), reason));
+        }
+        Ok(loaded)
+    }
+
     async fn load(
         &self,
         id: Hash,
@@ -78,23 +103,20 @@ impl<R: PageRow> Pages<R> {
         if layout.is_empty() {
             return Ok(None);
         }
+        if root == hash::empty() {
+            return Ok(None);
+        }
         let address = layout.address(coordinate);
-        let mut id = root;
+        let mut loaded = self.load_root(root, layout).await?;
         for level in (0..layout.height()).rev() {
-            if id == hash::empty() {
-                return Ok(None);
-            }
-            let loaded = self
-                .load(id, layout, level, Layout::page(address, level))
-                .await?;
             let free = LEVEL_BITS * level;
             let Some(row) = loaded.find(address >> free << free) else {
                 return Ok(None);
             };
-            match row.child() {
-                Some((child, _)) => id = child,
-                None => return Ok(Some(row.clone())),
+            if level == 0 {
+                return Ok(Some(row.clone()));
             }
+            loaded = self.load_child(row, layout, level).await?;
         }
         Ok(None)
     }
@@ -104,11 +126,7 @@ impl<R: PageRow> Pages<R> {
         if layout.is_empty() || root == hash::empty() {
             return Ok(Vec::new());
         }
-        Ok(self
-            .load(root, layout, layout.height() - 1, 0)
-            .await?
-            .rows
-            .clone())
+        Ok(self.load_root(root, layout).await?.rows.clone())
     }
 
     /// All rows of chunks in `region` of the grid, in address order.
@@ -118,119 +136,84 @@ impl<R: PageRow> Pages<R> {
         layout: &Layout,
         region: &Region,
     ) -> Result<Vec<R>, Error> {
-        let mut found = Vec::new();
-        if !layout.is_empty() && root != hash::empty() && !region.is_empty() {
-            self.collect(
-                root,
-                layout.clone(),
-                layout.height() - 1,
-                0,
-                region.clone(),
-                &mut found,
-            )
-            .await?;
+        if layout.is_empty() || root == hash::empty() || region.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(found)
+        let loaded = self.load_root(root, layout).await?;
+        self.collect(loaded, layout, layout.height() - 1, region)
+            .await
     }
 
+    /// The rows of chunks in `region` at or below the page `loaded` at `level`.
     fn collect<'a>(
         &'a self,
-        id: Hash,
-        layout: Layout,
+        loaded: Arc<Page<R>>,
+        layout: &'a Layout,
         level: u32,
-        page: u128,
-        region: Region,
-        found: &'a mut Vec<R>,
-    ) -> BoxFuture<'a, Result<(), Error>> {
+        region: &'a Region,
+    ) -> BoxFuture<'a, Result<Vec<R>, Error>> {
         Box::pin(async move {
-            let loaded = self.load(id, &layout, level, page).await?;
-            let single = shape::elements(region.shape()) == Ok(1);
-            if single {
-                // The common case of a small read: no walk over the page.
+            // A small read: no walk over the page.
+            let only = (shape::elements(region.shape()) == Ok(1)).then(|| {
                 let free = LEVEL_BITS * level;
-                let address = layout.address(region.start()) >> free << free;
-                if let Some(row) = loaded.find(address) {
-                    match row.child() {
-                        None => found.push(row.clone()),
-                        Some((child, _)) => {
-                            let below = Layout::page(address, level - 1);
-                            self.collect(child, layout, level - 1, below, region, found)
-                                .await?;
-                        }
-                    }
-                }
-                return Ok(());
-            }
+                loaded.find(layout.address(region.start()) >> free << free)
+            });
             let inside = |row: &&R| {
-                !layout
-                    .row_box(row.coordinate(), level)
-                    .intersect(&region)
-                    .is_empty()
+                let covered = layout.row_box(row.coordinate(), level);
+                !covered.intersect(region).is_empty()
+            };
+            let wanted: Vec<&R> = match only {
+                Some(row) => row.into_iter().collect(),
+                None => loaded.rows.iter().filter(inside).collect(),
             };
             if level == 0 {
-                found.extend(loaded.rows.iter().filter(inside).cloned());
-                return Ok(());
+                return Ok(wanted.into_iter().cloned().collect());
             }
-            let children: Vec<(Hash, u128)> = loaded
-                .rows
-                .iter()
-                .filter(inside)
-                .filter_map(|row| {
-                    let below = Layout::page(layout.address(row.coordinate()), level - 1);
-                    row.child().map(|(child, _)| (child, below))
-                })
-                .collect();
             let mut below: Vec<BoxFuture<'_, Result<Vec<R>, Error>>> = Vec::new();
-            for (child, page) in children {
-                let (layout, region) = (layout.clone(), region.clone());
+            for row in wanted {
                 below.push(Box::pin(async move {
-                    let mut rows = Vec::new();
-                    self.collect(child, layout, level - 1, page, region, &mut rows)
-                        .await?;
-                    Ok(rows)
+                    let child = self.load_child(row, layout, level).await?;
+                    self.collect(child, layout, level - 1, region).await
                 }));
             }
             let below = concurrent::all(below).await?;
-            found.extend(below.into_iter().flatten());
-            Ok(())
+            Ok(below.into_iter().flatten().collect())
         })
     }
 
-    /// Every page of the tree: calls `visit` with its key, parents first.
-    pub(crate) fn visit_pages<'a>(
-        &'a self,
-        id: Hash,
-        layout: &'a Layout,
-        level: u32,
-        page: u128,
-        visit: &'a mut (dyn FnMut(Hash, Result<(), Error>) + Send),
-    ) -> BoxFuture<'a, Vec<R>> {
-        Box::pin(async move {
-            let mut rows = Vec::new();
-            if layout.is_empty() || id == hash::empty() {
-                return rows;
-            }
-            match self.load(id, layout, level, page).await {
-                Err(error) => visit(id, Err(error)),
+    /// Every page of the tree: calls `visit` with its key, parents first. Gives the rows of the
+    /// pages at level 0 that could be read.
+    pub(crate) async fn visit_pages(
+        &self,
+        root: Hash,
+        layout: &Layout,
+        visit: &mut (dyn FnMut(Hash, Result<(), Error>) + Send),
+    ) -> Vec<R> {
+        let mut rows = Vec::new();
+        if layout.is_empty() || root == hash::empty() {
+            return rows;
+        }
+        // Pages still to visit: the id, the level, and the row above.
+        let mut open: Vec<(Hash, u32, Option<R>)> = vec![(root, layout.height() - 1, None)];
+        while let Some((id, level, row)) = open.pop() {
+            let loaded = match &row {
+                None => self.load_root(id, layout).await,
+                Some(row) => self.load_child(row, layout, level + 1).await,
+            };
+            match &loaded {
+                Err(_) => {}
+                Ok(loaded) if level == 0 => rows.extend(loaded.rows.iter().cloned()),
                 Ok(loaded) => {
-                    visit(id, Ok(()));
-                    for row in &loaded.rows {
-                        match row.child() {
-                            None => rows.push(row.clone()),
-                            Some((child, _)) => {
-                                let below =
-                                    Layout::page(layout.address(row.coordinate()), level - 1);
-                                rows.extend(
-                                    self.visit_pages(child, layout, level - 1, below, visit)
-                                        .await,
-                                );
-                            }
-                        }
-                    }
+                    let inner = loaded.rows.iter().rev();
+                    open.extend(inner.filter_map(|row| {
+                        let (child, _) = row.child()?;
+                        Some((child, level - 1, Some(row.clone())))
+                    }));
                 }
             }
-            rows
-        })
+            visit(id, loaded.map(drop));
+        }
+        rows
     }
 
     /// Writes the tree that `root` becomes with `changes`, sorted by address; gives its root.
@@ -247,10 +230,14 @@ impl<R: PageRow> Pages<R> {
         F: Fn(Vec<R>) -> BoxFuture<'static, Result<Vec<R>, Error>> + Sync,
     {
         debug_assert!(changes.is_sorted_by(|a, b| a.0 < b.0));
-        let base = (root != hash::empty()).then_some(root);
         if changes.is_empty() || layout.is_empty() {
             return Ok(root);
         }
+        let base = if root == hash::empty() {
+            None
+        } else {
+            Some((root, self.load_root(root, layout).await?))
+        };
         let built = self
             .build(base, layout, layout.height() - 1, 0, changes, finish_leaf)
             .await?;
@@ -260,7 +247,7 @@ impl<R: PageRow> Pages<R> {
     /// Writes one page and those below it that change; `None` if no row is left.
     fn build<'a, F>(
         &'a self,
-        base: Option<Hash>,
+        base: Option<(Hash, Arc<Page<R>>)>,
         layout: &'a Layout,
         level: u32,
         page: u128,
@@ -271,10 +258,7 @@ impl<R: PageRow> Pages<R> {
         F: Fn(Vec<R>) -> BoxFuture<'static, Result<Vec<R>, Error>> + Sync,
     {
         Box::pin(async move {
-            let before = match base {
-                Some(id) => Some(self.load(id, layout, level, page).await?),
-                None => None,
-            };
+            let before = base.as_ref().map(|(_, page)| page);
             let changed: Vec<RowChange<R>> = if level == 0 {
                 changes.to_vec()
             } else {
@@ -285,23 +269,26 @@ impl<R: PageRow> Pages<R> {
                 let mut below: Vec<BoxFuture<'_, Result<RowChange<R>, Error>>> = Vec::new();
                 for group in groups {
                     let first = group[0].0 >> free << free;
-                    let child = before
-                        .as_ref()
-                        .and_then(|page| page.find(first))
-                        .and_then(R::child);
-                    let base = child.map(|(id, _)| id);
-                    let below_page = Layout::page(first, level - 1);
-                    let built = self.build(base, layout, level - 1, below_page, group, finish_leaf);
+                    let row = before.and_then(|page| page.find(first));
                     below.push(Box::pin(async move {
-                        let row = built.await?;
+                        let base = match row.and_then(|row| Some((row, row.child()?.0))) {
+                            Some((row, id)) => {
+                                Some((id, self.load_child(row, layout, level).await?))
+                            }
+                            None => None,
+                        };
+                        let place = Layout::page(first, level - 1);
+                        let built = self
+                            .build(base, layout, level - 1, place, group, finish_leaf)
+                            .await?;
                         let row =
-                            row.map(|(id, rows)| R::inner(layout.coordinate(first), id, &rows));
+                            built.map(|(id, rows)| R::inner(layout.coordinate(first), id, &rows));
                         Ok((first, row))
                     }));
                 }
                 concurrent::all(below).await?
             };
-            let mut rows = merge(before.as_deref(), changed);
+            let mut rows = merge(before.map(AsRef::as_ref), changed);
             if level == 0 {
                 rows = finish_leaf(rows).await?;
             }
@@ -309,7 +296,7 @@ impl<R: PageRow> Pages<R> {
                 return Ok(None);
             }
             let id = page::page_id(&rows, level);
-            if base != Some(id) {
+            if base.is_none_or(|(base, _)| base != id) {
                 self.put(id, &rows, layout, level, page).await?;
             }
             Ok(Some((id, rows)))
@@ -350,4 +337,185 @@ fn merge<R: PageRow>(before: Option<&Page<R>>, changes: Vec<RowChange<R>>) -> Ve
     }
     rows.extend(changes.filter_map(|change| change.1));
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use array::ChunkIndex;
+    use array::hash::Kind;
+    use object_store::memory::InMemory;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::page::{ChunkKind, ChunkRow, Location, ManifestRow, StatisticsRow};
+
+    fn pages<R: PageRow>() -> Pages<R> {
+        Pages {
+            store: Store::from_objects(Arc::new(InMemory::new()), "test"),
+            cache: page_cache(1 << 20),
+        }
+    }
+
+    fn chunk(at: &[u64], version: u64) -> ManifestRow {
+        ManifestRow::Chunk(ChunkRow {
+            index: ChunkIndex::new(at.to_vec()),
+            kind: ChunkKind::Plain,
+            id: hash::hash(Kind::PlainChunk, &version.to_le_bytes()),
+            length: 8,
+            location: Location::Stored,
+        })
+    }
+
+    async fn apply(
+        pages: &Pages<ManifestRow>,
+        root: Hash,
+        layout: &Layout,
+        changes: &BTreeMap<Vec<u64>, Option<u64>>,
+    ) -> Hash {
+        let mut sorted: Vec<RowChange<ManifestRow>> = changes
+            .iter()
+            .map(|(at, version)| {
+                (
+                    layout.address(at),
+                    version.map(|version| chunk(at, version)),
+                )
+            })
+            .collect();
+        sorted.sort_unstable_by_key(|(address, _)| *address);
+        let keep = |rows| -> BoxFuture<'static, Result<Vec<ManifestRow>, Error>> {
+            Box::pin(async move { Ok(rows) })
+        };
+        pages.update(root, layout, &sorted, &keep).await.unwrap()
+    }
+
+    /// Batches of changes: from a position, by its number, to a new version or to nothing.
+    fn batches() -> impl Strategy<Value = Vec<BTreeMap<u64, Option<u64>>>> {
+        let change = prop::option::weighted(0.7, 0..5u64);
+        let batch = prop::collection::btree_map(any::<u64>(), change, 0..60);
+        prop::collection::vec(batch, 1..5)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_tree_holds_what_a_map_does(
+            grid in prop_oneof![
+                prop::collection::vec(1u64..70, 1..4),
+                Just(vec![1 << 20, 1 << 20]),
+                Just(vec![u64::MAX]),
+            ],
+            batches in batches(),
+            corner: u64,
+            extent in 1u64..2000,
+        ) {
+            let layout = Layout::new(&grid).unwrap();
+            let total = shape::elements(&grid).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (pages, fresh) = (pages(), pages::<ManifestRow>());
+            let mut model: BTreeMap<Vec<u64>, u64> = BTreeMap::new();
+            let mut root = hash::empty();
+            for batch in batches {
+                let changes = batch
+                    .into_iter()
+                    .map(|(at, version)| (shape::coordinate(at % total, &grid), version))
+                    .collect();
+                root = runtime.block_on(apply(&pages, root, &layout, &changes));
+                for (at, version) in changes {
+                    match version {
+                        Some(version) => model.insert(at, version),
+                        None => model.remove(&at),
+                    };
+                }
+            }
+            // However it was written, equal content has an equal root.
+            let all = model.iter().map(|(at, version)| (at.clone(), Some(*version))).collect();
+            let at_once = runtime.block_on(apply(&fresh, hash::empty(), &layout, &all));
+            prop_assert_eq!(root, at_once);
+
+            // Some box, what is in it, and each of its rows alone; with nothing cached.
+            let start = shape::coordinate(corner % total, &grid);
+            let lengths = start.iter().zip(&grid).map(|(at, n)| extent.min(n - at)).collect();
+            let region = Region::new(start, lengths).unwrap();
+            pages.cache.invalidate_all();
+            let found = runtime.block_on(pages.rows(root, &layout, &region)).unwrap();
+            let is_inside = |at: &&Vec<u64>| {
+                region.contains(&Region::new((*at).clone(), vec![1; grid.len()]).unwrap())
+            };
+            let mut expected: Vec<ManifestRow> = model
+                .keys()
+                .filter(is_inside)
+                .map(|at| chunk(at, model[at]))
+                .collect();
+            expected.sort_unstable_by_key(|row| layout.address(row.coordinate()));
+            prop_assert_eq!(found, expected);
+            for (at, version) in &model {
+                let row = runtime.block_on(pages.row(root, &layout, at)).unwrap();
+                prop_assert_eq!(row, Some(chunk(at, *version)));
+            }
+        }
+    }
+
+    /// A page whose inner row is not the one over its child is refused, though its own rows match
+    /// its name.
+    #[tokio::test]
+    async fn a_parent_that_misdescribes_its_child_is_corrupt() {
+        let layout = Layout::new(&[2048]).unwrap();
+        let pages = pages();
+        let changes = BTreeMap::from([(vec![3], Some(1)), (vec![1500], Some(2))]);
+        let root = apply(&pages, hash::empty(), &layout, &changes).await;
+        let mut rows = pages.root_rows(root, &layout).await.unwrap();
+        let ManifestRow::Inner { rows: count, .. } = &mut rows[0] else {
+            panic!("a page at level 1")
+        };
+        *count += 1;
+        let forged = page::page_id(&rows, 1);
+        pages.put(forged, &rows, &layout, 1, 0).await.unwrap();
+        let whole = Region::whole(&[2048]);
+        let error = pages.rows(forged, &layout, &whole).await.unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+        assert!(pages.row(forged, &layout, &[3]).await.is_err());
+        assert!(pages.row(forged, &layout, &[1500]).await.is_ok());
+    }
+
+    async fn every_flip_is_found<R: PageRow + PartialEq + std::fmt::Debug>(
+        layout: &Layout,
+        rows: Vec<R>,
+    ) {
+        let id = page::page_id(&rows, 0);
+        let bytes = page::encode(&rows, 0).unwrap();
+        assert_eq!(
+            page::decode::<R>(&bytes, &id, layout, 0, 0).unwrap().rows,
+            rows
+        );
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            let decoded = page::decode::<R>(&flipped, &id, layout, 0, 0);
+            assert!(decoded.is_err(), "byte {at}");
+            assert!(page::decode::<R>(&bytes[..at], &id, layout, 0, 0).is_err());
+        }
+        // The right page in a wrong place.
+        assert!(page::decode::<R>(&bytes, &id, layout, 0, 1).is_err());
+        assert!(page::decode::<R>(&bytes, &id, layout, 1, 0).is_err());
+        assert!(page::decode::<R>(&bytes, &Hash::ZERO, layout, 0, 0).is_err());
+        let other = Layout::new(&[3, 1]).unwrap();
+        assert!(page::decode::<R>(&bytes, &id, &other, 0, 0).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_page_with_any_bit_flipped_is_refused() {
+        let layout = Layout::new(&[100, 100]).unwrap();
+        let places = [[0, 0], [1, 0], [1, 7]];
+        let chunks = places.iter().map(|at| chunk(at, at[1])).collect();
+        every_flip_is_found::<ManifestRow>(&layout, chunks).await;
+        let statistics = places.iter().map(|at| StatisticsRow {
+            coordinate: at.to_vec(),
+            child: None,
+            statistics: array::Statistics::EMPTY,
+        });
+        every_flip_is_found::<StatisticsRow>(&layout, statistics.collect()).await;
+    }
 }

@@ -222,10 +222,11 @@ impl ArrayNode {
         let Some(StatisticsRoot { root, .. }) = self.current_statistics() else {
             return Ok(None);
         };
+        let region = region.intersect(&Region::whole(&self.metadata.grid().grid_shape()));
         let rows = self
             .repository
             .statistics()
-            .rows(root, &self.layout, region)
+            .rows(root, &self.layout, &region)
             .await?;
         Ok(Some(
             rows.into_iter()

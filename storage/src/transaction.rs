@@ -119,7 +119,7 @@ impl Transaction {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if there is a node; [`Error::Invalid`] if there is an array above
-    /// it; [`Error::Array`] for a grid of over 2^64 chunks.
+    /// it; [`Error::Array`] for a grid of 2^64 chunks or more.
     pub async fn create_array(
         &self,
         path: &NodePath,

@@ -318,7 +318,11 @@ impl Trees {
     /// The page under `row` of an inner page at `level`, checked to belong there.
     async fn load_child(&self, row: &InnerRow, level: u8) -> Result<Arc<TreePage>, Error> {
         let page = self.load(row.child).await?;
-        if page.level() + 1 != level || page.names().first() != Some(&row.first.as_str()) {
+        let names = page.names();
+        if page.level() + 1 != level
+            || names.first() != Some(&row.first.as_str())
+            || names.len() as u64 != row.rows
+        {
             return Err(Error::corrupt(
                 object_key(&row.child),
                 "it is not the page its parent names",

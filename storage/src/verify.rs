@@ -272,18 +272,17 @@ impl Walk {
             return Ok(());
         }
         let layout: Layout = array.layout().clone();
-        let top = layout.height() - 1;
         let mut pages: Vec<(Hash, Result<(), Error>)> = Vec::new();
         let repository = self.repository.clone();
         let mut visit = |id, result| pages.push((id, result));
         let rows = repository
             .manifests()
-            .visit_pages(array.manifest_root(), &layout, top, 0, &mut visit)
+            .visit_pages(array.manifest_root(), &layout, &mut visit)
             .await;
         if let Some(statistics) = statistics {
             repository
                 .statistics()
-                .visit_pages(statistics.root, &layout, top, 0, &mut visit)
+                .visit_pages(statistics.root, &layout, &mut visit)
                 .await;
         }
         for (id, result) in pages {
