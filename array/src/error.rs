@@ -29,6 +29,14 @@ pub enum Error {
         /// Length of that dimension.
         size: u64,
     },
+    /// Stored bytes contradict their hash or their layout. Retrying will not help.
+    #[error("corrupt {what}: {reason}")]
+    Corrupt {
+        /// The part that is wrong: "shard", "inner chunk", "chunk".
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Arithmetic on sizes left the range of 64 bits, or of what a process may hold.
     #[error("{what} is too large")]
     TooLarge {
@@ -41,6 +49,14 @@ impl Error {
     /// An [`Error::Invalid`].
     pub fn invalid(what: &'static str, reason: impl Into<String>) -> Self {
         Self::Invalid {
+            what,
+            reason: reason.into(),
+        }
+    }
+
+    /// An [`Error::Corrupt`].
+    pub fn corrupt(what: &'static str, reason: impl Into<String>) -> Self {
+        Self::Corrupt {
             what,
             reason: reason.into(),
         }

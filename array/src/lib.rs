@@ -1,5 +1,5 @@
 //! The words everything else is written in: shapes, data types, selections, chunk grids,
-//! `zarr.json`, hashes and statistics.
+//! `zarr.json`, hashes, the layout of shards, statistics.
 //!
 //! Pure: no I/O, no threads. Sizes that come from outside are checked where they enter; arithmetic
 //! on them cannot overflow afterwards, and nothing allocates by an unchecked one.
@@ -18,6 +18,7 @@ mod metadata;
 mod path;
 mod selection;
 pub mod shape;
+pub mod shard;
 mod statistics;
 
 pub use dtype::{DataType, MAX_ELEMENT_BYTES, TimeUnit};
@@ -31,4 +32,5 @@ pub use metadata::{
 };
 pub use path::NodePath;
 pub use selection::{AxisSelection, Bounds, OutputAxis, ResolvedSelection, Selection, Selector};
+pub use shard::ChunkKind;
 pub use statistics::{Moments, Scalar, Statistics, Sum};

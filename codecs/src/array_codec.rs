@@ -4,24 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use array::hash::{self, Hash, Kind};
+use array::shard::{MAX_INNER_CHUNKS, ShardBuilder};
 use array::{
-    ArrayMetadata, CodecMetadata, DataType, Elements, FillValue, Region, VariableElements, shape,
+    ArrayMetadata, ChunkKind, CodecMetadata, DataType, Elements, FillValue, Region,
+    VariableElements, shape,
 };
 use bytes::Bytes;
 use serde_json::Value;
 
 use crate::chain::Chain;
-use crate::shard::{MAX_INNER_CHUNKS, ShardBuilder};
 use crate::{Error, copy};
-
-/// How a stored object is laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ChunkKind {
-    /// A canonical shard, verified by inner chunk.
-    Shard,
-    /// Anything else, verified as a whole.
-    Plain,
-}
 
 /// One encoded stored object.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,11 +7,12 @@
 )]
 
 use array::hash::Hash;
+use array::shard::{ChunkKind, verify_plain, verify_shard};
 use array::{
     ArrayMetadata, CodecMetadata, DataType, Elements, FillValue, Region, RegularGrid,
     VariableElements, shape,
 };
-use codecs::{ArrayCodec, ChunkKind, EncodedChunk, Error, verify_plain, verify_shard};
+use codecs::{ArrayCodec, EncodedChunk, Error};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};

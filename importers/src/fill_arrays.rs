@@ -13,7 +13,7 @@ use std::sync::Arc;
 use array::{ArrayMetadata, ChunkIndex, Elements, NodePath, Region, Statistics};
 use codecs::ArrayCodec;
 use compute::cf::Missing;
-use storage::{ChunkKind, Transaction};
+use storage::Transaction;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
@@ -265,15 +265,11 @@ impl Shard {
         let (codec, metadata, region) = (self.codec, self.metadata, self.region);
         let (bytes, encoded) = blocking(move || encode(&codec, &metadata, &region, &block)).await?;
         if let Some((chunk, statistics)) = encoded {
-            let kind = match chunk.kind {
-                codecs::ChunkKind::Shard => ChunkKind::Shard,
-                codecs::ChunkKind::Plain => ChunkKind::Plain,
-            };
             self.transaction
                 .put_chunk(
                     &self.path,
                     self.index,
-                    kind,
+                    chunk.kind,
                     chunk.id,
                     chunk.bytes,
                     statistics,

@@ -6,10 +6,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use array::shard::{ShardEntry, ShardFooter, footer_range, verify_plain, verify_shard};
 use array::{ArrayMetadata, Hash};
 use bytes::{Bytes, BytesMut};
-use codecs::shard::{footer_range, verify_shard};
-use codecs::{ArrayCodec, ShardEntry, ShardFooter, verify_plain};
+use codecs::ArrayCodec;
 use futures::{StreamExt as _, TryStreamExt as _};
 use moka::sync::Cache;
 use storage::{ArrayNode, ChunkKind, ChunkRow};
@@ -54,12 +54,7 @@ impl ArrayReader {
 
     /// The row says how the object is verified; the codecs say how it is read. They must agree.
     fn check_kind(&self, row: &ChunkRow) -> Result<(), Error> {
-        let agree = matches!(
-            (row.kind, self.codec.kind()),
-            (ChunkKind::Shard, codecs::ChunkKind::Shard)
-                | (ChunkKind::Plain, codecs::ChunkKind::Plain)
-        );
-        if agree {
+        if row.kind == self.codec.kind() {
             Ok(())
         } else {
             Err(self.corrupt(row, "its row is of another kind than the array"))

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use array::shard::{verify_plain, verify_shard, verify_unknown_shard};
 use array::{ChunkIndex, Elements, Hash, Region, Statistics};
 use bytes::Bytes;
-use codecs::{verify_plain, verify_shard};
 use compute::cf::Missing;
 use futures::StreamExt as _;
 use storage::{ArrayNode, ChunkKind, ChunkRow, Damage, Repository, Scope};
@@ -193,14 +193,15 @@ fn check_bytes(
     deep: bool,
 ) -> Result<Option<Statistics>, Error> {
     let codec = &array.codec;
+    let changed = |error: array::Error| array.corrupt(row, error);
     let corrupt = |error: codecs::Error| array.corrupt(row, error);
     let encoded: Vec<Option<Bytes>> = match row.kind {
         ChunkKind::Plain => {
-            verify_plain(bytes, &row.id).map_err(corrupt)?;
+            verify_plain(bytes, &row.id).map_err(changed)?;
             vec![Some(bytes.clone())]
         }
         ChunkKind::Shard => {
-            let footer = verify_shard(bytes, &row.id, codec.inner_chunks()).map_err(corrupt)?;
+            let footer = verify_shard(bytes, &row.id, codec.inner_chunks()).map_err(changed)?;
             let entries = footer.entries().iter();
             entries
                 .map(|entry| {
@@ -282,9 +283,7 @@ fn check_loose(key: &str, bytes: &[u8]) -> Result<(), String> {
             .replace('/', "")
             .parse()
             .map_err(|_| "not the name of a shard")?;
-        return if verify_plain(bytes, &id).is_ok()
-            || codecs::shard::verify_unknown_shard(bytes, &id).is_ok()
-        {
+        return if verify_plain(bytes, &id).is_ok() || verify_unknown_shard(bytes, &id).is_ok() {
             Ok(())
         } else {
             Err("its bytes do not match its name".into())

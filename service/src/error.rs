@@ -223,6 +223,7 @@ impl From<array::Error> for Failure {
             array::Error::Invalid { what, .. } => Self::bad_request(what, detail),
             array::Error::OutOfBounds { .. } => Self::bad_request("slice", detail),
             array::Error::Unsupported { .. } => Self::meaningless(detail),
+            array::Error::Corrupt { .. } => Self::corrupt(detail),
             array::Error::TooLarge { .. } => Self::too_large(isize::MAX as u64, detail),
         }
     }

@@ -2,16 +2,14 @@
 //! means that stored repositories would no longer be readable.
 
 use array::hash::{self, Hash, Kind};
-use array::{ChunkIndex, Moments, Scalar, Statistics, Sum};
+use array::{ChunkIndex, ChunkKind, Moments, Scalar, Statistics, Sum};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use crate::commit::Commit;
 use crate::log::{LogEntry, LogState, Operation, Ref};
-use crate::page::{
-    ChunkKind, ChunkRow, Location, ManifestRow, PageRow as _, StatisticsRow, page_id,
-};
+use crate::page::{ChunkRow, Location, ManifestRow, PageRow as _, StatisticsRow, page_id};
 use crate::tree::{NodeKind, StatisticsRoot, TreeRow};
 use crate::{CommitId, layout::Layout};
 

@@ -44,12 +44,13 @@ mod transaction;
 mod tree;
 mod verify;
 
+pub use array::ChunkKind;
 pub use commit::Commit;
 pub use error::Error;
 pub use log::{LogEntry, LogState, Operation, Ref, RefKind};
 pub use names::{RefBase, RefExpression, RefName, RepoName};
 pub use object::{CommitId, object_key, shard_key};
-pub use page::{ChunkKind, ChunkRow, Location};
+pub use page::{ChunkRow, Location};
 pub use refs::Resolved;
 pub use repository::{Repository, list_repositories};
 pub use snapshot::{ArrayNode, GroupNode, Node, Snapshot, statistics_metadata};

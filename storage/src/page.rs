@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use array::hash::{self, Hash, Kind};
-use array::{ChunkIndex, Statistics};
+use array::{ChunkIndex, ChunkKind, Statistics};
 use arrow_array::{
     Array as _, ArrayRef, BinaryArray, FixedSizeBinaryArray, RecordBatch, StringArray, UInt8Array,
     UInt64Array,
@@ -22,15 +22,6 @@ use crate::row_file;
 pub(crate) const MAX_INLINE_BYTES: u64 = 512;
 /// Most bytes of chunks kept inside one page.
 pub(crate) const MAX_PAGE_INLINE_BYTES: u64 = 64 << 10;
-
-/// How the object of a row is verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChunkKind {
-    /// A canonical shard; its id is the Merkle tree hash over its inner chunks.
-    Shard,
-    /// Any other chunk; its id is `H(plain chunk, bytes)`.
-    Plain,
-}
 
 /// Where the bytes of a chunk are.
 #[derive(Clone, Debug, PartialEq, Eq)]

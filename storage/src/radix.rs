@@ -343,13 +343,13 @@ fn merge<R: PageRow>(before: Option<&Page<R>>, changes: Vec<RowChange<R>>) -> Ve
 mod tests {
     use std::collections::BTreeMap;
 
-    use array::ChunkIndex;
     use array::hash::Kind;
+    use array::{ChunkIndex, ChunkKind};
     use object_store::memory::InMemory;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::page::{ChunkKind, ChunkRow, Location, ManifestRow, StatisticsRow};
+    use crate::page::{ChunkRow, Location, ManifestRow, StatisticsRow};
 
     fn pages<R: PageRow>() -> Pages<R> {
         Pages {

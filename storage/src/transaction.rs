@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use array::hash::Hash;
-use array::{ArrayMetadata, ChunkIndex, GroupMetadata, NodePath, Statistics};
+use array::{ArrayMetadata, ChunkIndex, ChunkKind, GroupMetadata, NodePath, Statistics};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use crate::layout::Layout;
 use crate::log::{Operation, Ref};
 use crate::names::RefName;
 use crate::object::shard_key;
-use crate::page::{ChunkKind, ChunkRow, Location, MAX_INLINE_BYTES};
+use crate::page::{ChunkRow, Location, MAX_INLINE_BYTES};
 use crate::rebase;
 use crate::repository::Repository;
 use crate::snapshot::Snapshot;

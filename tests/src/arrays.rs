@@ -10,7 +10,7 @@ use array::{
 use codecs::ArrayCodec;
 use compute::cf::Missing;
 use serde_json::{Value, json};
-use storage::{ChunkKind, Transaction};
+use storage::Transaction;
 
 /// Whatever a fixture stumbles over.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -91,13 +91,9 @@ impl SampleArray {
             let Some(chunk) = codec.encode(&self.chunk(&index)?, inside.shape())? else {
                 continue;
             };
-            let kind = match chunk.kind {
-                codecs::ChunkKind::Shard => ChunkKind::Shard,
-                codecs::ChunkKind::Plain => ChunkKind::Plain,
-            };
             let statistics = self.statistics(&inside)?;
             transaction
-                .put_chunk(&path, index, kind, chunk.id, chunk.bytes, statistics)
+                .put_chunk(&path, index, chunk.kind, chunk.id, chunk.bytes, statistics)
                 .await?;
         }
         Ok(())

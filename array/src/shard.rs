@@ -13,9 +13,17 @@
 
 use std::ops::Range;
 
-use array::hash::{self, HASH_BYTES, Hash, Kind};
-
 use crate::Error;
+use crate::hash::{self, HASH_BYTES, Hash, Kind};
+
+/// How a stored chunk is laid out, and so how it is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChunkKind {
+    /// A canonical shard; its id is the Merkle tree hash over its inner chunks.
+    Shard,
+    /// Any other chunk; its id is `H(plain chunk, bytes)`.
+    Plain,
+}
 
 /// Most inner chunks one shard may have: its footer is then 48 MiB.
 pub const MAX_INNER_CHUNKS: usize = 1 << 20;
@@ -219,14 +227,15 @@ pub fn verify_plain(bytes: &[u8], id: &Hash) -> Result<(), Error> {
 
 /// Puts encoded inner chunks together; gives the shard's id and bytes.
 #[derive(Debug)]
-pub(crate) struct ShardBuilder {
+pub struct ShardBuilder {
     bytes: Vec<u8>,
     hashes: Vec<Hash>,
     index: Vec<u8>,
 }
 
 impl ShardBuilder {
-    pub(crate) fn new(inner_chunks: usize) -> Self {
+    /// A shard of so many inner chunks, none of them added yet.
+    pub fn new(inner_chunks: usize) -> Self {
         Self {
             bytes: Vec::new(),
             hashes: Vec::with_capacity(inner_chunks),
@@ -235,7 +244,7 @@ impl ShardBuilder {
     }
 
     /// Adds the next inner chunk in row-major order.
-    pub(crate) fn push(&mut self, encoded: Option<&[u8]>) {
+    pub fn push(&mut self, encoded: Option<&[u8]>) {
         let (offset, length) = match encoded {
             Some(encoded) => (self.bytes.len() as u64, encoded.len() as u64),
             None => (ABSENT, ABSENT),
@@ -248,7 +257,7 @@ impl ShardBuilder {
     }
 
     /// The shard; `None` if every inner chunk is absent.
-    pub(crate) fn finish(self) -> Option<(Hash, Vec<u8>)> {
+    pub fn finish(self) -> Option<(Hash, Vec<u8>)> {
         let Self {
             mut bytes,
             hashes,
