@@ -126,6 +126,18 @@ impl Region {
     }
 }
 
+impl fmt::Display for Region {
+    /// As a selection: `0:4,5:8`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for axis in 0..self.start.len() {
+            let range = self.range(axis);
+            let comma = if axis > 0 { "," } else { "" };
+            write!(f, "{comma}{}:{}", range.start, range.end)?;
+        }
+        Ok(())
+    }
+}
+
 /// Iterator over the positions of a [`Region`] in C order.
 #[derive(Clone, Debug)]
 pub struct Positions {

@@ -19,6 +19,7 @@ mod path;
 mod selection;
 pub mod shape;
 pub mod shard;
+mod sharding;
 mod statistics;
 
 pub use dtype::{DataType, MAX_ELEMENT_BYTES, TimeUnit};
@@ -33,4 +34,5 @@ pub use metadata::{
 pub use path::NodePath;
 pub use selection::{AxisSelection, Bounds, OutputAxis, ResolvedSelection, Selection, Selector};
 pub use shard::ChunkKind;
+pub use sharding::Sharding;
 pub use statistics::{Moments, Scalar, Statistics, Sum};

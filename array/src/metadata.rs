@@ -220,6 +220,16 @@ impl ArrayMetadata {
         self.dimension_names.as_deref()
     }
 
+    /// Resizes the array; its chunks keep their shape.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another number of dimensions; [`Error::TooLarge`] if the chunk grid
+    /// does not fit 64 bits.
+    pub fn set_shape(&mut self, shape: Vec<u64>) -> Result<(), Error> {
+        self.grid = RegularGrid::new(shape, self.chunk_shape().to_vec())?;
+        Ok(())
+    }
+
     /// Sets the names of the dimensions.
     ///
     /// # Errors

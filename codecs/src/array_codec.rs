@@ -4,13 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use array::hash::{self, Hash, Kind};
-use array::shard::{MAX_INNER_CHUNKS, ShardBuilder};
+use array::shard::ShardBuilder;
 use array::{
-    ArrayMetadata, ChunkKind, CodecMetadata, DataType, Elements, FillValue, Region,
-    VariableElements, shape,
+    ArrayMetadata, ChunkKind, DataType, Elements, FillValue, Region, Sharding, VariableElements,
+    shape,
 };
 use bytes::Bytes;
-use serde_json::Value;
 
 use crate::chain::Chain;
 use crate::{Error, copy};
@@ -36,12 +35,9 @@ struct Inner {
     fill_value: FillValue,
     chunk_shape: Vec<u64>,
     inner_shape: Vec<u64>,
-    /// Array dimension at each position of the encoded order.
-    order: Vec<usize>,
-    /// Inner chunks along each dimension, in encoded order; all 1 for a plain chunk.
-    inner_grid: Vec<u64>,
     inner_chunks: usize,
-    kind: ChunkKind,
+    /// `None` for plain chunks.
+    sharding: Option<Sharding>,
     /// For a shard, the chain of one inner chunk; else of the whole chunk.
     chain: Chain,
 }
@@ -56,45 +52,28 @@ impl ArrayCodec {
         let chunk_shape = metadata.chunk_shape().to_vec();
         let (data_type, fill_value) = (metadata.data_type.clone(), metadata.fill_value.clone());
         let inner = match Sharding::of(metadata)? {
-            Some(Sharding {
-                inner_shape,
-                order,
-                inner_codecs,
-            }) => {
-                let inner_grid: Vec<u64> = order
-                    .iter()
-                    .map(|&axis| chunk_shape[axis] / inner_shape[axis])
-                    .collect();
-                let inner_chunks = shape::elements(&inner_grid)?;
-                if inner_chunks > MAX_INNER_CHUNKS as u64 {
-                    return Err(array::Error::TooLarge {
-                        what: "number of inner chunks in a shard",
-                    }
-                    .into());
-                }
-                let chain = Chain::new(&inner_codecs, &inner_shape, &data_type, &fill_value)?;
-                Inner {
-                    data_type,
-                    fill_value,
-                    chunk_shape,
-                    inner_shape,
-                    order,
-                    inner_grid,
-                    inner_chunks: inner_chunks as usize,
-                    kind: ChunkKind::Shard,
-                    chain,
-                }
-            }
+            Some(sharding) => Inner {
+                chain: Chain::new(
+                    sharding.inner_codecs(),
+                    sharding.inner_shape(),
+                    &data_type,
+                    &fill_value,
+                )?,
+                data_type,
+                fill_value,
+                chunk_shape,
+                inner_shape: sharding.inner_shape().to_vec(),
+                inner_chunks: sharding.inner_chunks(),
+                sharding: Some(sharding),
+            },
             None => Inner {
                 chain: Chain::new(&metadata.codecs, &chunk_shape, &data_type, &fill_value)?,
                 data_type,
                 fill_value,
                 inner_shape: chunk_shape.clone(),
-                order: (0..chunk_shape.len()).collect(),
-                inner_grid: vec![1; chunk_shape.len()],
                 inner_chunks: 1,
                 chunk_shape,
-                kind: ChunkKind::Plain,
+                sharding: None,
             },
         };
         Ok(Self(Arc::new(inner)))
@@ -102,7 +81,10 @@ impl ArrayCodec {
 
     /// Whether stored objects are canonical shards or plain chunks.
     pub fn kind(&self) -> ChunkKind {
-        self.0.kind
+        match self.0.sharding {
+            Some(_) => ChunkKind::Shard,
+            None => ChunkKind::Plain,
+        }
     }
 
     /// Type of the elements.
@@ -132,18 +114,16 @@ impl ArrayCodec {
 
     /// Number of the inner chunk at `coordinate`, counted in inner chunks from the shard's corner.
     pub fn inner_index(&self, coordinate: &[u64]) -> usize {
-        let encoded: Vec<u64> = self.0.order.iter().map(|&axis| coordinate[axis]).collect();
-        shape::linear_index(&encoded, &self.0.inner_grid) as usize
+        let sharding = self.0.sharding.as_ref();
+        sharding.map_or(0, |sharding| sharding.inner_index(coordinate))
     }
 
     /// The box of inner chunk `index` in its shard.
     pub fn inner_region(&self, index: usize) -> Result<Region, Error> {
-        let encoded = shape::coordinate(index as u64, &self.0.inner_grid);
-        let mut start = vec![0; self.0.order.len()];
-        for (&axis, at) in self.0.order.iter().zip(encoded) {
-            start[axis] = at * self.0.inner_shape[axis];
-        }
-        Ok(Region::new(start, self.0.inner_shape.clone())?)
+        Ok(match &self.0.sharding {
+            Some(sharding) => sharding.inner_region(index)?,
+            None => Region::whole(&self.0.chunk_shape),
+        })
     }
 
     /// Encodes one stored object; `None` if all of it is fill value.
@@ -163,7 +143,7 @@ impl ArrayCodec {
         let inner = &*self.0;
         self.check_elements(elements)?;
         let in_bounds = Region::new(vec![0; in_bounds.len()], in_bounds.to_vec())?;
-        match inner.kind {
+        match self.kind() {
             ChunkKind::Plain => {
                 let whole = Region::whole(&inner.chunk_shape);
                 let Some(elements) = self.canonical_part(elements, &whole, &in_bounds) else {
@@ -296,127 +276,4 @@ impl ArrayCodec {
 fn is_repeated(bytes: &[u8], element: &[u8]) -> bool {
     let size = element.len();
     bytes.len() >= size && &bytes[..size] == element && bytes[size..] == bytes[..bytes.len() - size]
-}
-
-/// What a `sharding_indexed` codec says, if stored objects are canonical shards.
-struct Sharding {
-    /// In array order.
-    inner_shape: Vec<u64>,
-    order: Vec<usize>,
-    /// From the elements of an inner chunk to its bytes.
-    inner_codecs: Vec<CodecMetadata>,
-}
-
-impl Sharding {
-    /// `None` for any layout that is not verified by inner chunk.
-    ///
-    /// Spec: `docs/format.md`, "Shards": `sharding_indexed` is the only array-to-bytes codec and
-    /// the last, its index at the end under `bytes` (little) and `crc32c`; before it only codecs
-    /// that permute dimensions or change elements one by one.
-    fn of(metadata: &ArrayMetadata) -> Result<Option<Self>, Error> {
-        let Some((sharding, before)) = metadata.codecs.split_last() else {
-            return Ok(None);
-        };
-        let configuration = &sharding.configuration;
-        let at_end = configuration
-            .get("index_location")
-            .is_none_or(|v| v == "end");
-        if sharding.name != "sharding_indexed" || !at_end {
-            return Ok(None);
-        }
-        let list = |name: &str| {
-            configuration
-                .get(name)
-                .map(CodecMetadata::parse_list)
-                .transpose()
-        };
-        let missing = |name: &str| Error::codecs(format!("\"sharding_indexed\" has no {name:?}"));
-        let index_codecs = list("index_codecs")?.ok_or_else(|| missing("index_codecs"))?;
-        let canonical_index = match index_codecs.as_slice() {
-            [bytes, checksum] => {
-                bytes.name == "bytes"
-                    && bytes.configuration.get("endian").and_then(Value::as_str) == Some("little")
-                    && checksum.name == "crc32c"
-            }
-            _ => false,
-        };
-        let dimensions = metadata.dimensions();
-        let Some(order) = encoded_order(before, dimensions)? else {
-            return Ok(None);
-        };
-        if !canonical_index {
-            return Ok(None);
-        }
-        let encoded_shape: Option<Vec<u64>> = configuration
-            .get("chunk_shape")
-            .and_then(Value::as_array)
-            .map(|items| items.iter().filter_map(Value::as_u64).collect());
-        let encoded_shape = encoded_shape.ok_or_else(|| missing("chunk_shape"))?;
-        if encoded_shape.len() != dimensions || encoded_shape.contains(&0) {
-            return Err(Error::codecs(
-                "\"sharding_indexed\": chunk_shape does not fit the array",
-            ));
-        }
-        let mut inner_shape = vec![0; dimensions];
-        for (&axis, length) in order.iter().zip(encoded_shape) {
-            inner_shape[axis] = length;
-        }
-        if metadata
-            .chunk_shape()
-            .iter()
-            .zip(&inner_shape)
-            .any(|(shard, inner)| shard % inner != 0)
-        {
-            let reason = format!(
-                "inner chunks of {inner_shape:?} do not divide shards of {:?}",
-                metadata.chunk_shape()
-            );
-            return Err(Error::codecs(reason));
-        }
-        let mut inner_codecs = before.to_vec();
-        inner_codecs.extend(list("codecs")?.ok_or_else(|| missing("codecs"))?);
-        Ok(Some(Self {
-            inner_shape,
-            order,
-            inner_codecs,
-        }))
-    }
-}
-
-/// The array dimension at each position after `codecs`; `None` if one of them does more than
-/// permute dimensions or change elements one by one.
-fn encoded_order(codecs: &[CodecMetadata], dimensions: usize) -> Result<Option<Vec<usize>>, Error> {
-    let mut order: Vec<usize> = (0..dimensions).collect();
-    for codec in codecs {
-        match codec.name.as_str() {
-            "transpose" => {
-                let step: Option<Vec<usize>> = codec
-                    .configuration
-                    .get("order")
-                    .and_then(Value::as_array)
-                    .map(|items| {
-                        items
-                            .iter()
-                            .filter_map(Value::as_u64)
-                            .map(|axis| axis as usize)
-                            .collect()
-                    });
-                let step = step.ok_or_else(|| Error::codecs("\"transpose\" has no \"order\""))?;
-                let mut seen = step.clone();
-                seen.sort_unstable();
-                if seen != (0..dimensions).collect::<Vec<_>>() {
-                    return Err(Error::codecs(
-                        "\"transpose\": order is not a permutation of the dimensions",
-                    ));
-                }
-                order = step.into_iter().map(|axis| order[axis]).collect();
-            }
-            "bitround"
-            | "numcodecs.bitround"
-            | "fixedscaleoffset"
-            | "numcodecs.fixedscaleoffset" => {}
-            _ => return Ok(None),
-        }
-    }
-    Ok(Some(order))
 }

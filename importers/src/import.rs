@@ -257,6 +257,7 @@ fn commit_options(options: &ImportOptions, format: &str, dropped: &[Dropped]) ->
         author: options.author.clone(),
         message,
         properties,
+        ..CommitOptions::default()
     }
 }
 

@@ -27,6 +27,39 @@ pub struct Problem {
     /// Names that exist and look like the one that does not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suggestions: Vec<String>,
+    /// Everything both sides of a conflict changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<ConflictInfo>,
+}
+
+/// One thing both sides changed.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ConflictInfo {
+    /// The node; empty for the root.
+    pub path: String,
+    /// `created`, `deleted`, `shape`, `dropped-region`, `data`, `metadata`, `attribute`, `read` or
+    /// `staged-twice`.
+    pub kind: String,
+    /// The attribute, for kind `attribute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribute: Option<String>,
+    /// The elements concerned, as a slice: `0:4,5:8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<String>,
+}
+
+impl From<&storage::Conflict> for ConflictInfo {
+    fn from(conflict: &storage::Conflict) -> Self {
+        Self {
+            path: conflict.path.as_str().to_owned(),
+            kind: conflict.kind.name().to_owned(),
+            attribute: match &conflict.kind {
+                storage::ConflictKind::Attribute(name) => Some(name.clone()),
+                _ => None,
+            },
+            slice: conflict.region.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 /// An error on its way to a client.
@@ -49,6 +82,7 @@ impl Failure {
             parameter: None,
             limit: None,
             suggestions: Vec::new(),
+            conflicts: Vec::new(),
         };
         Self {
             problem: Box::new(problem),
@@ -238,9 +272,14 @@ impl From<storage::Error> for Failure {
                 failure.problem.suggestions = suggestions;
                 failure
             }
-            storage::Error::AlreadyExists { .. } | storage::Error::Conflict { .. } => {
-                Self::conflict(detail)
+            storage::Error::AlreadyExists { .. } => Self::conflict(detail),
+            storage::Error::Conflict { conflicts, .. } => {
+                let mut failure = Self::conflict(detail);
+                failure.problem.conflicts = conflicts.iter().map(ConflictInfo::from).collect();
+                failure
             }
+            storage::Error::HeadMoved { .. } => Self::precondition("If-Match", detail),
+            storage::Error::KeyReused { .. } => Self::meaningless(detail).about("Idempotency-Key"),
             storage::Error::Invalid { what, .. } => Self::bad_request(what, detail),
             storage::Error::Corrupt { .. } | storage::Error::Missing { .. } => {
                 Self::corrupt(detail)

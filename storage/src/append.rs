@@ -63,9 +63,8 @@ impl Repository {
         F: FnMut(LogState) -> BoxFuture<'static, Result<Option<Vec<Operation>>, Error>> + Send,
     {
         let started = Instant::now();
-        let mut state = self.head().await?;
-        let mut scanned = state.next_sequence();
         loop {
+            let mut state = self.head().await?;
             self.check_clock()?;
             let Some(operations) = operations(state.clone()).await? else {
                 return Ok(None);
@@ -88,14 +87,6 @@ impl Repository {
                     seconds: CONTENTION_TIMEOUT.as_secs(),
                 });
             }
-            state = self.head().await?;
-            for sequence in scanned..state.next_sequence() {
-                let found = self.entry_that_exists(sequence).await?;
-                if found.1.has_write(write_id) {
-                    return Ok(Some(found.1.operations.clone()));
-                }
-            }
-            scanned = state.next_sequence();
         }
     }
 
@@ -185,9 +176,6 @@ fn next_entry(
     actor: &str,
     operations: Vec<Operation>,
 ) -> Result<LogEntry, Error> {
-    let refs = state
-        .after(&operations)
-        .ok_or_else(|| Error::invalid("commit", "its operations do not fit the refs"))?;
     let now = DateTime::from_timestamp_micros(Utc::now().timestamp_micros()).unwrap_or_default();
     let after_last = |last: DateTime<Utc>| last.checked_add_signed(TimeDelta::microseconds(1));
     let time = match state.time {
@@ -197,6 +185,9 @@ fn next_entry(
     let time = time
         .filter(|time| parse_time(&format_time(*time)).is_ok())
         .ok_or_else(|| Error::invalid("commit", "the newest entry is from the end of time"))?;
+    let (refs, _) = state
+        .after(&operations, time)
+        .ok_or_else(|| Error::invalid("commit", "its operations do not fit the refs"))?;
     Ok(LogEntry {
         sequence: state.next_sequence(),
         previous: state.entry,

@@ -1,34 +1,42 @@
-//! The commit that changes make of a head: builds and uploads what they touch of its trees.
+//! The commit that changes make of a head: builds what they touch of its trees.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use array::hash;
-use array::{GroupMetadata, NodeMetadata, NodePath};
+use array::{ArrayMetadata, GroupMetadata, NodeMetadata, NodePath, Region};
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 
-use crate::Error;
-use crate::changes::{ArrayChange, Change, Changes};
+use crate::changes::{ArrayChange, Change, Changes, GroupChange, Origin};
 use crate::commit::Commit;
 use crate::inline::settle_inline;
 use crate::layout::Layout;
-use crate::page::{ManifestRow, StatisticsRow};
-use crate::radix::RowChange;
+use crate::page::ManifestRow;
+use crate::radix::{Finished, Tally, Update};
 use crate::repository::Repository;
 use crate::snapshot::{Snapshot, row_with_document, statistics_metadata};
 use crate::transaction::CommitOptions;
 use crate::tree::{NodeKind, StatisticsRoot, TreeRow};
+use crate::uploads::Uploads;
+use crate::{CommitId, Error};
 
-/// Applies `changes` to `onto`; everything but the commit itself is uploaded.
+/// Applies `changes` to `onto`; everything but the commit itself is being uploaded.
 pub(crate) async fn build(
-    repository: &Repository,
+    uploads: &Uploads,
     onto: &Snapshot,
     changes: &Changes,
     options: &CommitOptions,
     write_id: &str,
+    second_parent: Option<CommitId>,
 ) -> Result<Commit, Error> {
+    let builder = Builder {
+        repository: onto.repository(),
+        uploads,
+        changes,
+    };
     let before = onto.commit().root.clone();
-    let root = build_group(repository, NodePath::root(), Some(before), changes).await?;
+    let root = builder.group(NodePath::root(), Some(before)).await?;
     let mut deleted = Vec::new();
     for (path, change) in changes.iter() {
         if change.removes_base() && onto.row(path).await?.is_some() {
@@ -36,7 +44,10 @@ pub(crate) async fn build(
         }
     }
     Ok(Commit {
-        parents: vec![onto.id()],
+        parents: [Some(onto.id()), second_parent]
+            .into_iter()
+            .flatten()
+            .collect(),
         root,
         time: DateTime::from_timestamp_micros(Utc::now().timestamp_micros()).unwrap_or_default(),
         author: options.author.clone(),
@@ -47,161 +58,238 @@ pub(crate) async fn build(
     })
 }
 
-/// The row of the group at `path` after `changes`; `before` is its row now, if it is there.
-fn build_group<'a>(
+struct Builder<'a> {
     repository: &'a Repository,
-    path: NodePath,
-    before: Option<TreeRow>,
+    uploads: &'a Uploads,
     changes: &'a Changes,
-) -> BoxFuture<'a, Result<TreeRow, Error>> {
-    Box::pin(async move {
-        let own = match changes.get(&path) {
-            Some(Change::Group { metadata, is_new }) => Some((metadata.clone(), *is_new)),
-            _ => None,
-        };
-        let replaced = own.as_ref().is_some_and(|(_, is_new)| *is_new);
-        let before = before.filter(|row| row.kind == NodeKind::Group && !replaced);
-        let members = match &before {
-            Some(row) => repository.trees().members(row.content).await?,
-            None => Vec::new(),
-        };
-        let mut members: BTreeMap<String, TreeRow> = members
-            .into_iter()
-            .map(|row| (row.name.clone(), row))
-            .collect();
-        let depth = path.names().count();
-        let touched: BTreeSet<&str> = changes
-            .below(&path)
-            .filter_map(|(other, _)| other.names().nth(depth))
-            .collect();
-        for name in touched {
-            let child = path.join(name)?;
-            let before = members.remove(name);
-            let row = match changes.get(&child) {
-                Some(Change::Delete) => None,
-                Some(Change::Array(array)) => {
-                    Some(build_array(repository, name, before, array).await?)
-                }
-                Some(Change::Group { .. }) | None => {
-                    Some(build_group(repository, child, before, changes).await?)
-                }
-            };
-            members.extend(row.map(|row| (name.to_owned(), row)));
-        }
-        let rows: Vec<TreeRow> = members.into_values().collect();
-        let stored_bytes = rows
-            .iter()
-            .fold(0u64, |sum, row| sum.saturating_add(row.stored_bytes));
-        let content = repository.trees().write(rows).await?;
-        match (own, before) {
-            (None, Some(before)) => Ok(TreeRow {
-                content,
-                stored_bytes,
-                ..before
-            }),
-            (own, _) => {
-                let metadata =
-                    NodeMetadata::Group(own.map_or_else(GroupMetadata::default, |(m, _)| m));
-                row_with_document(
-                    repository,
-                    path.name(),
-                    &metadata,
-                    content,
-                    stored_bytes,
-                    None,
-                )
-                .await
-            }
-        }
-    })
 }
 
-async fn build_array(
-    repository: &Repository,
-    name: &str,
-    before: Option<TreeRow>,
-    change: &ArrayChange,
-) -> Result<TreeRow, Error> {
-    let layout = Layout::new(&change.metadata.grid().grid_shape())?;
-    let before = before.filter(|row| row.kind == NodeKind::Array && !change.is_new);
-    let root = before.as_ref().map_or_else(hash::empty, |row| row.content);
-    let mut chunks: Vec<RowChange<ManifestRow>> = Vec::with_capacity(change.chunks.len());
-    let mut statistics: Vec<RowChange<StatisticsRow>> = Vec::with_capacity(change.chunks.len());
-    let mut all_have_statistics = true;
-    let mut stored_bytes = before.as_ref().map_or(0, |row| row.stored_bytes);
-    for (index, chunk) in &change.chunks {
-        let address = layout.address(index.as_slice());
-        if before.is_some()
-            && let Some(ManifestRow::Chunk(old)) = repository
-                .manifests()
-                .row(root, &layout, index.as_slice())
-                .await?
-        {
-            stored_bytes = stored_bytes.saturating_sub(old.length);
-        }
-        let statistics_row = match chunk {
+impl Builder<'_> {
+    /// The row of the group at `path` after the changes; `before` is its row now, if it is there.
+    fn group(
+        &self,
+        path: NodePath,
+        before: Option<TreeRow>,
+    ) -> BoxFuture<'_, Result<TreeRow, Error>> {
+        Box::pin(async move {
+            let own = match self.changes.get(&path) {
+                Some(Change::Group(group)) => Some(group.clone()),
+                _ => None,
+            };
+            let origin = own.as_ref().map_or(&Origin::Base, |group| &group.origin);
+            let before = before_change(before, origin, NodeKind::Group);
+            let members = match &before {
+                Some(row) => self.repository.trees().members(row.content).await?,
+                None => Vec::new(),
+            };
+            let mut members: BTreeMap<String, TreeRow> = members
+                .into_iter()
+                .map(|row| (row.name.clone(), row))
+                .collect();
+            for name in self.touched(&path) {
+                let child = path.join(&name)?;
+                let before = members.remove(&name);
+                let row = match self.changes.get(&child) {
+                    Some(Change::Delete) => None,
+                    Some(Change::Array(array)) => Some(self.array(&name, before, array).await?),
+                    Some(Change::Group { .. }) | None => Some(self.group(child, before).await?),
+                };
+                members.extend(row.map(|row| (name, row)));
+            }
+            let rows: Vec<TreeRow> = members.into_values().collect();
+            let stored_bytes = rows
+                .iter()
+                .fold(0u64, |sum, row| sum.saturating_add(row.stored_bytes));
+            let content = self.repository.trees().write(rows, self.uploads).await?;
+            match (own, before) {
+                (None | Some(GroupChange { metadata: None, .. }), Some(before)) => Ok(TreeRow {
+                    name: path.name().to_owned(),
+                    content,
+                    stored_bytes,
+                    ..before
+                }),
+                (own, _) => {
+                    let metadata = own.and_then(|group| group.metadata);
+                    let metadata =
+                        NodeMetadata::Group(metadata.unwrap_or_else(GroupMetadata::default));
+                    let name = path.name();
+                    row_with_document(self.uploads, name, &metadata, content, stored_bytes, None)
+                        .await
+                }
+            }
+        })
+    }
+
+    /// Names of the members of the group at `path` at or under which something changes.
+    fn touched(&self, path: &NodePath) -> BTreeSet<String> {
+        let depth = path.names().count();
+        let below = self.changes.below(path);
+        below
+            .filter_map(|(other, _)| other.names().nth(depth).map(str::to_owned))
+            .collect()
+    }
+
+    async fn array(
+        &self,
+        name: &str,
+        before: Option<TreeRow>,
+        change: &ArrayChange,
+    ) -> Result<TreeRow, Error> {
+        let before = match before_change(before, &change.origin, NodeKind::Array) {
+            Some(row) => Some(Before::read(self.repository, row).await?),
             None => None,
-            Some((row, chunk_statistics)) => {
-                stored_bytes = stored_bytes.saturating_add(row.length);
-                all_have_statistics &= chunk_statistics.is_some();
-                let coordinate = index.as_slice().to_vec();
-                chunk_statistics.map(|statistics| StatisticsRow {
-                    coordinate,
-                    child: None,
-                    statistics,
-                })
+        };
+        let layout = change.chunks.layout();
+        let store = self.repository.store().clone();
+        let manifest = Update {
+            layout,
+            uploads: self.uploads,
+            finish_leaf: move |rows| -> Finished<ManifestRow> {
+                Box::pin(settle_inline(store.clone(), rows))
+            },
+            tally: Tally::default(),
+        };
+        let pages = self.repository.manifests();
+        let root = match &before {
+            None => hash::empty(),
+            Some(before) => {
+                let kept = change.kept_grid(&before.grid);
+                if before.layout == *layout && before.grid == kept {
+                    before.row.content
+                } else {
+                    let (root, from) = (before.row.content, &before.layout);
+                    pages
+                        .move_to(root, from, &before.grid, &kept, &manifest)
+                        .await?
+                }
             }
         };
-        chunks.push((
-            address,
-            chunk
-                .as_ref()
-                .map(|(row, _)| ManifestRow::Chunk(row.clone())),
-        ));
-        statistics.push((address, statistics_row));
+        let changes = change.chunks.manifest_changes();
+        let content = pages.update(root, &changes, &manifest).await?;
+        let stored_bytes = before.as_ref().map_or(0, |before| before.row.stored_bytes);
+        let stored_bytes = manifest.tally.apply(stored_bytes);
+        let statistics = self.statistics(before.as_ref(), change).await?;
+        let metadata = NodeMetadata::Array(ArrayMetadata::clone(&change.metadata));
+        row_with_document(
+            self.uploads,
+            name,
+            &metadata,
+            content,
+            stored_bytes,
+            statistics,
+        )
+        .await
     }
-    chunks.sort_unstable_by_key(|(address, _)| *address);
-    statistics.sort_unstable_by_key(|(address, _)| *address);
-    let store = repository.store().clone();
-    let finish_manifest = move |rows| -> BoxFuture<'static, Result<Vec<ManifestRow>, Error>> {
-        Box::pin(settle_inline(store.clone(), rows))
-    };
-    let content = repository
-        .manifests()
-        .update(root, &layout, &chunks, &finish_manifest)
-        .await?;
-    let metadata_hash = statistics_metadata(&change.metadata);
-    let statistics_base = match &before {
-        None => Some(hash::empty()),
-        Some(row) => row
-            .statistics
-            .filter(|s| s.metadata == metadata_hash)
-            .map(|s| s.root),
-    };
-    let statistics = match statistics_base {
-        Some(base) if all_have_statistics => {
-            let keep = |rows| -> BoxFuture<'static, Result<Vec<StatisticsRow>, Error>> {
-                Box::pin(async move { Ok(rows) })
-            };
-            let root = repository
-                .statistics()
-                .update(base, &layout, &statistics, &keep)
-                .await?;
-            Some(StatisticsRoot {
-                root,
-                metadata: metadata_hash,
-            })
+
+    /// The statistics of an array after its changes; `None` where not all of them are known.
+    async fn statistics(
+        &self,
+        before: Option<&Before>,
+        change: &ArrayChange,
+    ) -> Result<Option<StatisticsRoot>, Error> {
+        if !change.chunks.all_have_statistics() {
+            return Ok(None);
         }
-        _ => None,
+        let layout = change.chunks.layout();
+        let pages = self.repository.statistics();
+        let update = Update::plain(layout, self.uploads);
+        let metadata = statistics_metadata(&change.metadata);
+        let base = match before {
+            None => hash::empty(),
+            Some(before) => {
+                let Some(current) = before.current_statistics() else {
+                    return Ok(None);
+                };
+                let kept = change.kept_grid(&before.grid);
+                if before.grid == kept && before.metadata.shape() == change.metadata.shape() {
+                    if current.metadata != metadata {
+                        return Ok(None);
+                    }
+                    current.root
+                } else if self.edges_are_known(before, change).await? {
+                    pages
+                        .move_to(current.root, &before.layout, &before.grid, &kept, &update)
+                        .await?
+                } else {
+                    return Ok(None);
+                }
+            }
+        };
+        let changes = change.chunks.manifest_changes();
+        let root = pages.update(base, &changes, &update).await?;
+        Ok(Some(StatisticsRoot { root, metadata }))
+    }
+
+    /// Whether a change of shape leaves the statistics of all other chunks as they are: every
+    /// stored chunk of which more or fewer cells are now in the array is among the changes, and
+    /// nothing but the shape decides what they mean.
+    async fn edges_are_known(&self, before: &Before, change: &ArrayChange) -> Result<bool, Error> {
+        let (old, new) = (&*before.metadata, &*change.metadata);
+        let mut reshaped = old.clone();
+        reshaped.set_shape(new.shape().to_vec())?;
+        if statistics_metadata(&reshaped) != statistics_metadata(new) {
+            return Ok(false);
+        }
+        let both = Region::whole(&change.kept_grid(&before.grid));
+        for axis in 0..both.shape().len() {
+            let (a, b) = (old.shape()[axis], new.shape()[axis]);
+            let chunk = new.chunk_shape()[axis];
+            // Of the chunks both grids have, only the last ones can reach past an edge.
+            if a == b || both.shape()[axis] == 0 || a.min(b).is_multiple_of(chunk) {
+                continue;
+            }
+            let (mut start, mut lengths) = (vec![0; both.shape().len()], both.shape().to_vec());
+            start[axis] = a.min(b) / chunk;
+            lengths[axis] = 1;
+            let edge = Region::new(start, lengths)?;
+            let pages = self.repository.manifests();
+            let rows = pages
+                .rows(before.row.content, &before.layout, &edge)
+                .await?;
+            let known = |row: &ManifestRow| match row {
+                ManifestRow::Chunk(row) => change.chunks.get(&row.index).is_some(),
+                ManifestRow::Inner { .. } => false,
+            };
+            if !rows.iter().all(known) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What is there before a change, as its origin says.
+fn before_change(before: Option<TreeRow>, origin: &Origin, kind: NodeKind) -> Option<TreeRow> {
+    let row = match origin {
+        Origin::Base => before,
+        Origin::New => None,
+        Origin::Node { row, .. } => Some(TreeRow::clone(row)),
     };
-    let metadata = NodeMetadata::Array(change.metadata.clone());
-    row_with_document(
-        repository,
-        name,
-        &metadata,
-        content,
-        stored_bytes,
-        statistics,
-    )
-    .await
+    row.filter(|row| row.kind == kind)
+}
+
+/// An array before its changes.
+struct Before {
+    row: TreeRow,
+    metadata: Arc<ArrayMetadata>,
+    layout: Layout,
+    grid: Vec<u64>,
+}
+
+impl Before {
+    async fn read(repository: &Repository, row: TreeRow) -> Result<Self, Error> {
+        let metadata = repository.array_metadata(&row).await?;
+        let grid = metadata.grid().grid_shape();
+        Ok(Self {
+            row,
+            layout: Layout::new(&grid)?,
+            grid,
+            metadata,
+        })
+    }
+
+    fn current_statistics(&self) -> Option<StatisticsRoot> {
+        let assumed = statistics_metadata(&self.metadata);
+        self.row.statistics.filter(|s| s.metadata == assumed)
+    }
 }

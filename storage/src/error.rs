@@ -1,8 +1,6 @@
 //! What can go wrong with stored versions: one variant for each thing a caller can do about it.
 
-use array::NodePath;
-
-use crate::CommitId;
+use crate::{CommitId, Conflict};
 
 /// Failure to read or write a repository.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +32,30 @@ pub enum Error {
         reason: String,
     },
     /// The branch moved and both sides changed the same nodes. Start again from the new head.
-    #[error("conflict on branch {branch}: {} changed since {base}", list(.paths))]
+    #[error("conflict on branch {branch} since {base}: {}", list(.conflicts))]
     Conflict {
         /// The branch.
         branch: String,
-        /// The commit the transaction started from.
+        /// The commit the changes were made to.
         base: CommitId,
-        /// Nodes both sides changed.
-        paths: Vec<NodePath>,
+        /// Everything both sides changed.
+        conflicts: Vec<Conflict>,
+    },
+    /// The branch is not at the commit the caller takes it to be at. Look, and decide again.
+    #[error("branch {branch} is at {found}, not at {expected}")]
+    HeadMoved {
+        /// The branch.
+        branch: String,
+        /// Where the caller takes it to be.
+        expected: CommitId,
+        /// Where it is.
+        found: CommitId,
+    },
+    /// An idempotency key was used for another request within a day.
+    #[error("idempotency key {key:?} was used for another request")]
+    KeyReused {
+        /// The key.
+        key: String,
     },
     /// Stored bytes contradict their recorded hash or schema. Retrying will not help.
     #[error("object {key} is corrupt: {reason}")]
@@ -146,8 +160,17 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn list(paths: &[NodePath]) -> String {
-    let names: Vec<String> = paths.iter().map(ToString::to_string).collect();
+/// The first conflicts, and how many more there are.
+fn list(conflicts: &[Conflict]) -> String {
+    const SHOWN: usize = 5;
+    let mut names: Vec<String> = conflicts
+        .iter()
+        .take(SHOWN)
+        .map(ToString::to_string)
+        .collect();
+    if conflicts.len() > SHOWN {
+        names.push(format!("{} more", conflicts.len() - SHOWN));
+    }
     names.join(", ")
 }
 

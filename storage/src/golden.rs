@@ -130,8 +130,9 @@ fn vectors() -> Value {
         from: None,
         to: Some(id),
         write_id: "w".into(),
+        idempotency: None,
     };
-    let refs = state.after(std::slice::from_ref(&create)).unwrap();
+    let (refs, _) = state.after(std::slice::from_ref(&create), time()).unwrap();
     let entry = LogEntry {
         sequence: 0,
         previous: repo,

@@ -63,6 +63,22 @@ impl Layout {
         self.total_bits.div_ceil(LEVEL_BITS).max(1)
     }
 
+    /// Whether every address in this layout is the same in `other`, which only has more bits.
+    pub(crate) fn is_prefix_of(&self, other: &Self) -> bool {
+        let (own, more) = (self.bit_order(), other.bit_order());
+        self.bits.len() == other.bits.len() && more.starts_with(&own)
+    }
+
+    /// The dimension each address bit comes from, lowest first.
+    fn bit_order(&self) -> Vec<usize> {
+        let rounds = 0..self.bits.iter().copied().max().unwrap_or(0);
+        let round = |round| {
+            let dimensions = self.bits.iter().enumerate();
+            dimensions.filter_map(move |(axis, &bits)| (bits > round).then_some(axis))
+        };
+        rounds.flat_map(round).collect()
+    }
+
     /// The address of `coordinate`, which is in the grid.
     pub(crate) fn address(&self, coordinate: &[u64]) -> u128 {
         let mut address = 0u128;

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 use array::hash::{self, Hash, Kind};
 use array::json;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::CommitId;
 use crate::commit::{format_time, parse_time};
 use crate::names::RefName;
+use crate::{CommitId, Error};
 
 /// A checkpoint is written after every entry whose number is a multiple of this.
 pub(crate) const CHECKPOINT_INTERVAL: u64 = 128;
@@ -72,11 +72,52 @@ impl Ref {
         };
         Ok(Self {
             kind,
-            name: name
-                .parse()
-                .map_err(|error: crate::Error| error.to_string())?,
+            name: name.parse().map_err(|error: Error| error.to_string())?,
         })
     }
+}
+
+/// A request that has its effect once, however often it is sent within a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// What the client named it.
+    pub key: String,
+    /// `H(request, …)`: another request may not reuse the key.
+    pub request: Hash,
+}
+
+/// How long a key stands for its first request.
+const IDEMPOTENCY_PERIOD: TimeDelta = TimeDelta::hours(24);
+/// Longest key, in bytes.
+const MAX_KEY_BYTES: usize = 255;
+
+impl Idempotency {
+    /// A request under `key`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless the key is 1 to 255 printable ASCII characters.
+    pub fn new(key: &str, request: Hash) -> Result<Self, Error> {
+        if key.is_empty() || key.len() > MAX_KEY_BYTES || !key.bytes().all(|b| b.is_ascii_graphic())
+        {
+            let reason = "it is not 1 to 255 printable ASCII characters";
+            return Err(Error::invalid("idempotency key", reason));
+        }
+        Ok(Self {
+            key: key.to_owned(),
+            request,
+        })
+    }
+}
+
+/// The first use of an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUse {
+    /// `H(request, …)` of the request.
+    request: Hash,
+    /// What it led to.
+    commit: CommitId,
+    /// When.
+    time: DateTime<Utc>,
 }
 
 /// What an entry does.
@@ -92,6 +133,8 @@ pub enum Operation {
         to: Option<CommitId>,
         /// Names the write in the log across slots and rebases.
         write_id: String,
+        /// The client's request, if it may be repeated.
+        idempotency: Option<Idempotency>,
     },
     /// Written by a newer version; changes no ref.
     Other(Value),
@@ -106,6 +149,10 @@ struct UpdateRef {
     from: Option<CommitId>,
     to: Option<CommitId>,
     write_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request: Option<Hash>,
 }
 
 impl Operation {
@@ -116,13 +163,21 @@ impl Operation {
                 from,
                 to,
                 write_id,
-            } => json!({
-                "operation": "update-ref",
-                "ref": name.full_name(),
-                "from": from,
-                "to": to,
-                "write_id": write_id,
-            }),
+                idempotency,
+            } => {
+                let mut operation = json!({
+                    "operation": "update-ref",
+                    "ref": name.full_name(),
+                    "from": from,
+                    "to": to,
+                    "write_id": write_id,
+                });
+                if let Some(Idempotency { key, request }) = idempotency {
+                    operation["idempotency_key"] = json!(key);
+                    operation["request"] = json!(request);
+                }
+                operation
+            }
             Self::Other(value) => value.clone(),
         }
     }
@@ -136,6 +191,14 @@ impl Operation {
                     from: update.from,
                     to: update.to,
                     write_id: update.write_id,
+                    idempotency: match (update.idempotency_key, update.request) {
+                        (Some(key), Some(request)) => {
+                            let checked = Idempotency::new(&key, request);
+                            Some(checked.map_err(|error| error.to_string())?)
+                        }
+                        (None, None) => None,
+                        _ => return Err("an idempotency key without its request".into()),
+                    },
                 })
             }
             Some("expire" | "gc-sweep" | "gc-take" | "gc-done" | "policy") => {
@@ -219,16 +282,6 @@ impl LogEntry {
         };
         Ok((hash, entry))
     }
-
-    /// Whether one of its operations carries `write_id`.
-    pub(crate) fn has_write(&self, write_id: &str) -> bool {
-        self.operations.iter().any(|operation| match operation {
-            Operation::UpdateRef {
-                write_id: found, ..
-            } => found == write_id,
-            Operation::Other(_) => false,
-        })
-    }
 }
 
 /// `value` with `self`, its hash, as canonical bytes.
@@ -265,7 +318,11 @@ pub struct LogState {
     pub time: Option<DateTime<Utc>>,
     /// All refs.
     pub refs: BTreeMap<Ref, CommitId>,
+    /// Idempotency keys used within a day before that entry, by ref.
+    pub keys: BTreeMap<(Ref, String), KeyUse>,
 }
+
+type Keys = BTreeMap<(Ref, String), KeyUse>;
 
 impl LogState {
     /// Before entry 0 of a repository whose `repo.json` has this hash.
@@ -275,7 +332,39 @@ impl LogState {
             entry: repo,
             time: None,
             refs: BTreeMap::new(),
+            keys: Keys::new(),
         }
+    }
+
+    /// What an earlier request under the same key led to, if there was one.
+    ///
+    /// # Errors
+    /// [`Error::KeyReused`] if that was another request.
+    pub(crate) fn first_result(
+        &self,
+        name: &Ref,
+        idempotency: &Idempotency,
+    ) -> Result<Option<CommitId>, Error> {
+        match self.keys.get(&(name.clone(), idempotency.key.clone())) {
+            Some(first) if first.request == idempotency.request => Ok(Some(first.commit)),
+            Some(_) => Err(Error::KeyReused {
+                key: idempotency.key.clone(),
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// Moves on by one operation of an entry that is not written yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it does not fit.
+    pub(crate) fn preview(&mut self, operation: &Operation) -> Result<(), Error> {
+        let time = self.time.unwrap_or_default();
+        let (refs, keys) = self
+            .after(std::slice::from_ref(operation), time)
+            .ok_or_else(|| Error::invalid("commit", "its operation does not fit the refs"))?;
+        (self.refs, self.keys) = (refs, keys);
+        Ok(())
     }
 
     /// Number of the next entry.
@@ -294,11 +383,25 @@ impl LogState {
         state_root(&self.refs)
     }
 
-    /// The refs after `operations`; `None` if one of them is not valid.
-    pub(crate) fn after(&self, operations: &[Operation]) -> Option<BTreeMap<Ref, CommitId>> {
+    /// The refs and the keys in use after `operations` of an entry of `time`; `None` if one of them
+    /// is not valid.
+    pub(crate) fn after(
+        &self,
+        operations: &[Operation],
+        time: DateTime<Utc>,
+    ) -> Option<(BTreeMap<Ref, CommitId>, Keys)> {
         let mut refs = self.refs.clone();
+        let mut keys = self.keys.clone();
+        keys.retain(|_, used| time - used.time < IDEMPOTENCY_PERIOD);
         for operation in operations {
-            let Operation::UpdateRef { name, from, to, .. } = operation else {
+            let Operation::UpdateRef {
+                name,
+                from,
+                to,
+                idempotency,
+                ..
+            } = operation
+            else {
                 continue;
             };
             if refs.get(name) != from.as_ref() || (from.is_none() && to.is_none()) {
@@ -321,8 +424,18 @@ impl LogState {
                 Some(commit) => refs.insert(name.clone(), *commit),
                 None => refs.remove(name),
             };
+            if let Some(Idempotency { key, request }) = idempotency {
+                let first = KeyUse {
+                    request: *request,
+                    commit: (*to)?,
+                    time,
+                };
+                if keys.insert((name.clone(), key.clone()), first).is_some() {
+                    return None;
+                }
+            }
         }
-        Some(refs)
+        Some((refs, keys))
     }
 
     /// Moves on by the next entry, whose hash is `hash`. An entry that is not valid changes no ref.
@@ -337,11 +450,14 @@ impl LogState {
             return Err("its time is not later than that of the entry before it".into());
         }
         debug_assert_eq!(entry.sequence, self.next_sequence());
-        if let Some(refs) = self
-            .after(&entry.operations)
-            .filter(|refs| state_root(refs) == entry.state)
-        {
-            self.refs = refs;
+        let valid = self
+            .after(&entry.operations, entry.time)
+            .filter(|(refs, _)| state_root(refs) == entry.state);
+        match valid {
+            Some((refs, keys)) => (self.refs, self.keys) = (refs, keys),
+            None => self
+                .keys
+                .retain(|_, used| entry.time - used.time < IDEMPOTENCY_PERIOD),
         }
         self.sequence = Some(entry.sequence);
         self.entry = hash;
@@ -361,12 +477,24 @@ impl LogState {
             .iter()
             .map(|(name, commit)| (name.full_name(), json!(commit)))
             .collect();
-        let document = json!({
+        let mut document = json!({
             "entry": self.entry,
             "refs": refs,
             "sequence": self.sequence.unwrap_or(0).to_string(),
             "time": self.time.map(format_time),
         });
+        if !self.keys.is_empty() {
+            let key = |((name, key), used): (&(Ref, String), &KeyUse)| {
+                json!({
+                    "commit": used.commit,
+                    "key": key,
+                    "ref": name.full_name(),
+                    "request": used.request,
+                    "time": format_time(used.time),
+                })
+            };
+            document["keys"] = self.keys.iter().map(key).collect();
+        }
         with_self(Kind::Checkpoint, document).1
     }
 
@@ -381,6 +509,18 @@ impl LogState {
             entry: Hash,
             refs: BTreeMap<String, CommitId>,
             sequence: String,
+            time: String,
+            #[serde(default)]
+            keys: Vec<Key>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Key {
+            commit: CommitId,
+            key: String,
+            #[serde(rename = "ref")]
+            name: String,
+            request: Hash,
             time: String,
         }
         let (_, value) = check_self(Kind::Checkpoint, bytes)?;
@@ -397,11 +537,29 @@ impl LogState {
             .into_iter()
             .map(|(name, commit)| Ok((Ref::parse(&name)?, commit)))
             .collect();
+        let mut keys = Keys::new();
+        for Key {
+            commit,
+            key,
+            name,
+            request,
+            time,
+        } in document.keys
+        {
+            let time = parse_time(&time)?;
+            let used = KeyUse {
+                request,
+                commit,
+                time,
+            };
+            keys.insert((Ref::parse(&name)?, key), used);
+        }
         Ok(Self {
             sequence: Some(sequence),
             entry: document.entry,
             time: Some(parse_time(&document.time)?),
             refs: refs?,
+            keys,
         })
     }
 }

@@ -103,6 +103,9 @@ pub(crate) trait PageRow: Clone + Send + Sync + 'static {
         level: u32,
     ) -> Result<Vec<Self>, String>;
 
+    /// Bytes of the chunk it describes.
+    fn stored_bytes(&self) -> u64;
+
     /// Memory a row takes beside its own size.
     fn extra_bytes(&self) -> usize;
 }
@@ -117,6 +120,44 @@ pub(crate) struct Page<R> {
 }
 
 impl<R: PageRow> Page<R> {
+    /// The page `id` at `level` that covers `page`, with these rows.
+    ///
+    /// # Errors
+    /// Why they cannot be its rows.
+    pub(crate) fn new(
+        rows: Vec<R>,
+        id: Hash,
+        layout: &Layout,
+        level: u32,
+        page: u128,
+    ) -> Result<Self, String> {
+        let mut addresses = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if !layout.fits(row.coordinate()) {
+                return Err("a row outside the chunk grid".into());
+            }
+            let address = layout.address(row.coordinate());
+            let free = LEVEL_BITS * level;
+            let aligned = free >= u128::BITS && address == 0
+                || free < u128::BITS && address >> free << free == address;
+            let in_page = Layout::page(address, level) == page;
+            if !in_page || !aligned || row.child().is_some() != (level > 0) {
+                return Err("a row that belongs to another page".into());
+            }
+            if addresses.last().is_some_and(|last| *last >= address) {
+                return Err("rows out of order".into());
+            }
+            addresses.push(address);
+        }
+        let first = page.checked_shl(LEVEL_BITS * (level + 1)).unwrap_or(0);
+        let inner = R::inner(layout.coordinate(first), id, &rows).encoded(level + 1);
+        Ok(Self {
+            rows,
+            addresses,
+            inner,
+        })
+    }
+
     /// The row with this address.
     pub(crate) fn find(&self, address: u128) -> Option<&R> {
         self.addresses
@@ -189,31 +230,7 @@ pub(crate) fn decode<R: PageRow>(
     if page_id(&rows, level) != *id {
         return Err("its rows do not match its name".into());
     }
-    let mut addresses = Vec::with_capacity(rows.len());
-    for row in &rows {
-        if !layout.fits(row.coordinate()) {
-            return Err("a row outside the chunk grid".into());
-        }
-        let address = layout.address(row.coordinate());
-        let free = LEVEL_BITS * level;
-        let aligned = free >= u128::BITS && address == 0
-            || free < u128::BITS && address >> free << free == address;
-        if Layout::page(address, level) != page || !aligned || row.child().is_some() != (level > 0)
-        {
-            return Err("a row that belongs to another page".into());
-        }
-        if addresses.last().is_some_and(|last| *last >= address) {
-            return Err("rows out of order".into());
-        }
-        addresses.push(address);
-    }
-    let first = page.checked_shl(LEVEL_BITS * (level + 1)).unwrap_or(0);
-    let inner = R::inner(layout.coordinate(first), *id, &rows).encoded(level + 1);
-    Ok(Page {
-        rows,
-        addresses,
-        inner,
-    })
+    Page::new(rows, *id, layout, level, page)
 }
 
 /// `kind ‖ level ‖ ndim ‖ coordinate ‖ id ‖ length`, the start of every row.
@@ -427,6 +444,13 @@ impl PageRow for ManifestRow {
         Ok(rows)
     }
 
+    fn stored_bytes(&self) -> u64 {
+        match self {
+            Self::Chunk(row) => row.length,
+            Self::Inner { .. } => 0,
+        }
+    }
+
     fn extra_bytes(&self) -> usize {
         match self {
             Self::Chunk(ChunkRow {
@@ -554,6 +578,10 @@ impl PageRow for StatisticsRow {
                 statistics,
             })
             .collect())
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        0
     }
 
     fn extra_bytes(&self) -> usize {

@@ -7,7 +7,9 @@
 //! A tree with no rows is not stored; its root is the empty Merkle tree hash. A missing row means
 //! that the chunk is all fill value, but only once the page that would hold it is verified.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use array::hash::{self, Hash};
 use array::{Region, shape};
@@ -19,6 +21,7 @@ use crate::layout::{LEVEL_BITS, Layout};
 use crate::object::object_key;
 use crate::page::{self, Page, PageRow};
 use crate::store::Store;
+use crate::uploads::Uploads;
 use crate::{Error, concurrent};
 
 /// A page is checked against its place in a tree, so the place is part of the key.
@@ -41,11 +44,75 @@ pub(crate) struct Pages<R: PageRow> {
     pub(crate) cache: PageCache<R>,
 }
 
-/// A page that was built: its id and rows; `None` if no row is left.
-type Built<R> = Option<(Hash, Vec<R>)>;
+/// A change to one row.
+pub(crate) trait RowChange<R>: Sync {
+    /// Of the row.
+    fn address(&self) -> u128;
 
-/// A change to one row: the new row, or `None` to remove it.
-pub(crate) type RowChange<R> = (u128, Option<R>);
+    /// The row it becomes; `None` if it goes.
+    fn row(&self, layout: &Layout) -> Option<R>;
+}
+
+impl<R: Clone + Sync> RowChange<R> for (u128, Option<R>) {
+    fn address(&self) -> u128 {
+        self.0
+    }
+
+    fn row(&self, _: &Layout) -> Option<R> {
+        self.1.clone()
+    }
+}
+
+/// Bytes of the chunks of the rows that came and went.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    added: AtomicU64,
+    removed: AtomicU64,
+}
+
+impl Tally {
+    fn count<R: PageRow>(&self, before: Option<&R>, after: Option<&R>) {
+        let add = |to: &AtomicU64, row: Option<&R>| {
+            to.fetch_add(row.map_or(0, R::stored_bytes), Ordering::Relaxed);
+        };
+        add(&self.removed, before);
+        add(&self.added, after);
+    }
+
+    /// What becomes of so many bytes.
+    pub(crate) fn apply(&self, stored_bytes: u64) -> u64 {
+        stored_bytes
+            .saturating_add(self.added.load(Ordering::Relaxed))
+            .saturating_sub(self.removed.load(Ordering::Relaxed))
+    }
+}
+
+/// What an update works with.
+pub(crate) struct Update<'a, F> {
+    pub(crate) layout: &'a Layout,
+    pub(crate) uploads: &'a Uploads,
+    /// Sees the rows of every level-0 page before it is stored.
+    pub(crate) finish_leaf: F,
+    pub(crate) tally: Tally,
+}
+
+impl<'a, R: PageRow> Update<'a, fn(Vec<R>) -> Finished<R>> {
+    /// One that stores level-0 pages as they are.
+    pub(crate) fn plain(layout: &'a Layout, uploads: &'a Uploads) -> Self {
+        Self {
+            layout,
+            uploads,
+            finish_leaf: |rows| Box::pin(std::future::ready(Ok(rows))),
+            tally: Tally::default(),
+        }
+    }
+}
+
+/// A row that is to be at this address; `None` if none is.
+type Addressed<R> = (u128, Option<R>);
+
+/// The rows of a page as they are to be stored.
+pub(crate) type Finished<R> = BoxFuture<'static, Result<Vec<R>, Error>>;
 
 impl<R: PageRow> Pages<R> {
     /// The root page.
@@ -216,20 +283,19 @@ impl<R: PageRow> Pages<R> {
         rows
     }
 
-    /// Writes the tree that `root` becomes with `changes`, sorted by address; gives its root.
-    ///
-    /// `finish_leaf` sees the rows of every level-0 page before it is written.
-    pub(crate) async fn update<F>(
+    /// Starts storing the tree that `root` becomes with `changes`, sorted by address; gives its root.
+    pub(crate) async fn update<C, F>(
         &self,
         root: Hash,
-        layout: &Layout,
-        changes: &[RowChange<R>],
-        finish_leaf: &F,
+        changes: &[C],
+        update: &Update<'_, F>,
     ) -> Result<Hash, Error>
     where
-        F: Fn(Vec<R>) -> BoxFuture<'static, Result<Vec<R>, Error>> + Sync,
+        C: RowChange<R>,
+        F: Fn(Vec<R>) -> Finished<R> + Sync,
     {
-        debug_assert!(changes.is_sorted_by(|a, b| a.0 < b.0));
+        debug_assert!(changes.is_sorted_by(|a, b| a.address() < b.address()));
+        let layout = update.layout;
         if changes.is_empty() || layout.is_empty() {
             return Ok(root);
         }
@@ -239,36 +305,41 @@ impl<R: PageRow> Pages<R> {
             Some((root, self.load_root(root, layout).await?))
         };
         let built = self
-            .build(base, layout, layout.height() - 1, 0, changes, finish_leaf)
+            .build(base, layout.height() - 1, 0, changes, update)
             .await?;
         Ok(built.map_or_else(hash::empty, |(id, _)| id))
     }
 
-    /// Writes one page and those below it that change; `None` if no row is left.
-    fn build<'a, F>(
+    /// Builds one page and those below it that change. Gives its id and the row over it; `None` if
+    /// no row is left.
+    fn build<'a, C, F>(
         &'a self,
         base: Option<(Hash, Arc<Page<R>>)>,
-        layout: &'a Layout,
         level: u32,
         page: u128,
-        changes: &'a [RowChange<R>],
-        finish_leaf: &'a F,
-    ) -> BoxFuture<'a, Result<Built<R>, Error>>
+        changes: &'a [C],
+        update: &'a Update<'_, F>,
+    ) -> BoxFuture<'a, Result<Option<(Hash, R)>, Error>>
     where
-        F: Fn(Vec<R>) -> BoxFuture<'static, Result<Vec<R>, Error>> + Sync,
+        C: RowChange<R>,
+        F: Fn(Vec<R>) -> Finished<R> + Sync,
     {
         Box::pin(async move {
-            let before = base.as_ref().map(|(_, page)| page);
-            let changed: Vec<RowChange<R>> = if level == 0 {
-                changes.to_vec()
+            let layout = update.layout;
+            let before = base.as_ref().map(|(_, page)| page.as_ref());
+            let rows = if level == 0 {
+                let changed = changes
+                    .iter()
+                    .map(|change| (change.address(), change.row(layout)))
+                    .collect();
+                let rows = merge(before, changed, &update.tally);
+                (update.finish_leaf)(rows).await?
             } else {
                 let free = LEVEL_BITS * level;
-                let groups: Vec<&[RowChange<R>]> = changes
-                    .chunk_by(|a, b| a.0 >> free == b.0 >> free)
-                    .collect();
-                let mut below: Vec<BoxFuture<'_, Result<RowChange<R>, Error>>> = Vec::new();
+                let groups = changes.chunk_by(|a, b| a.address() >> free == b.address() >> free);
+                let mut below: Vec<BoxFuture<'_, Result<Addressed<R>, Error>>> = Vec::new();
                 for group in groups {
-                    let first = group[0].0 >> free << free;
+                    let first = group[0].address() >> free << free;
                     let row = before.and_then(|page| page.find(first));
                     below.push(Box::pin(async move {
                         let base = match row.and_then(|row| Some((row, row.child()?.0))) {
@@ -278,64 +349,332 @@ impl<R: PageRow> Pages<R> {
                             None => None,
                         };
                         let place = Layout::page(first, level - 1);
-                        let built = self
-                            .build(base, layout, level - 1, place, group, finish_leaf)
-                            .await?;
-                        let row =
-                            built.map(|(id, rows)| R::inner(layout.coordinate(first), id, &rows));
-                        Ok((first, row))
+                        let built = self.build(base, level - 1, place, group, update).await?;
+                        Ok((first, built.map(|(_, row)| row)))
                     }));
                 }
-                concurrent::all(below).await?
+                merge(before, concurrent::all(below).await?, &Tally::default())
             };
-            let mut rows = merge(before.map(AsRef::as_ref), changed);
-            if level == 0 {
-                rows = finish_leaf(rows).await?;
-            }
             if rows.is_empty() {
                 return Ok(None);
             }
             let id = page::page_id(&rows, level);
+            let origin = layout.coordinate(page.checked_shl(LEVEL_BITS * (level + 1)).unwrap_or(0));
+            let inner = R::inner(origin, id, &rows);
             if base.is_none_or(|(base, _)| base != id) {
-                self.put(id, &rows, layout, level, page).await?;
+                self.store_page(id, rows, level, page, update.layout, update.uploads)
+                    .await?;
             }
-            Ok(Some((id, rows)))
+            Ok(Some((id, inner)))
         })
     }
 
-    async fn put(
+    /// Starts storing a page, which can be read from now on.
+    async fn store_page(
         &self,
         id: Hash,
-        rows: &[R],
-        layout: &Layout,
+        rows: Vec<R>,
         level: u32,
         page: u128,
+        layout: &Layout,
+        uploads: &Uploads,
     ) -> Result<(), Error> {
-        let key = object_key(&id);
-        let bytes =
-            page::encode(rows, level).map_err(|error| Error::invalid("page", error.to_string()))?;
+        let bytes = page::encode(&rows, level)
+            .map_err(|error| Error::invalid("page", error.to_string()))?;
+        let decoded = Page::new(rows, id, layout, level, page)
+            .map_err(|reason| Error::invalid("page", reason))?;
+        let key = (id, layout.clone(), level, page);
+        self.cache.insert(key, Arc::new(decoded));
+        let layout = layout.clone();
         // The same rows may have been compressed by another version of the compressor.
-        let check = |found: &Bytes| page::decode::<R>(found, &id, layout, level, page).map(drop);
-        self.store.put_equivalent(&key, bytes.into(), check).await
+        let check =
+            move |found: &Bytes| page::decode::<R>(found, &id, &layout, level, page).map(drop);
+        uploads.equivalent(&id, bytes.into(), check).await
+    }
+
+    /// The tree `root` over another grid: the same chunks, without those outside `grid`.
+    ///
+    /// Cheap while only the longest dimension grows, or shrinks; else every page is rewritten.
+    pub(crate) async fn move_to<F>(
+        &self,
+        root: Hash,
+        from: &Layout,
+        from_grid: &[u64],
+        grid: &[u64],
+        update: &Update<'_, F>,
+    ) -> Result<Hash, Error>
+    where
+        F: Fn(Vec<R>) -> Finished<R> + Sync,
+    {
+        let to = update.layout;
+        if root == hash::empty() || from.is_empty() || to.is_empty() {
+            return Ok(hash::empty());
+        }
+        // Under another layout pages are read again, which takes that they are stored.
+        update.uploads.flush().await?;
+        let mut gone: Vec<(u128, Option<R>)> = Vec::new();
+        for axis in 0..grid.len() {
+            if grid[axis] < from_grid[axis] {
+                let slab = slab_beyond(axis, grid, from_grid)?;
+                let rows = self.rows(root, from, &slab).await?;
+                gone.extend(
+                    rows.iter()
+                        .map(|row| (from.address(row.coordinate()), None)),
+                );
+            }
+        }
+        gone.sort_unstable_by_key(|(address, _)| *address);
+        let removal = Update {
+            layout: from,
+            uploads: update.uploads,
+            finish_leaf: |rows| (update.finish_leaf)(rows),
+            tally: Tally::default(),
+        };
+        let root = self.update(root, &gone, &removal).await?;
+        let removed = removal.tally.removed.load(Ordering::Relaxed);
+        update.tally.removed.fetch_add(removed, Ordering::Relaxed);
+        update.uploads.flush().await?;
+        if root == hash::empty() {
+            return Ok(root);
+        }
+        if from.is_prefix_of(to) {
+            return self.lift(root, from, update).await;
+        }
+        if to.is_prefix_of(from) {
+            return self.descend(root, from, to).await;
+        }
+        let rows = self.rows(root, from, &Region::whole(from_grid)).await?;
+        let mut all: Vec<(u128, Option<R>)> = rows
+            .into_iter()
+            .map(|row| (to.address(row.coordinate()), Some(row)))
+            .collect();
+        all.sort_unstable_by_key(|(address, _)| *address);
+        let fresh = Update {
+            layout: to,
+            uploads: update.uploads,
+            finish_leaf: |rows| (update.finish_leaf)(rows),
+            tally: Tally::default(),
+        };
+        self.update(hash::empty(), &all, &fresh).await
+    }
+
+    /// Puts pages of one row on top of `root`, up to the height of the update's layout.
+    async fn lift<F>(
+        &self,
+        mut root: Hash,
+        from: &Layout,
+        update: &Update<'_, F>,
+    ) -> Result<Hash, Error> {
+        let mut rows = self.load_root(root, from).await?.rows.clone();
+        for level in from.height()..update.layout.height() {
+            let origin = vec![0; update.layout.dimensions()];
+            rows = vec![R::inner(origin, root, &rows)];
+            root = page::page_id(&rows, level);
+            self.store_page(root, rows.clone(), level, 0, update.layout, update.uploads)
+                .await?;
+        }
+        Ok(root)
+    }
+
+    /// The page of `root` that is the root page of a lower tree: all rows are below it.
+    async fn descend(&self, root: Hash, from: &Layout, to: &Layout) -> Result<Hash, Error> {
+        let mut root = root;
+        let mut loaded = self.load_root(root, from).await?;
+        for level in (to.height()..from.height()).rev() {
+            let Some((row, (child, _))) = loaded.find(0).and_then(|row| Some((row, row.child()?)))
+            else {
+                return Ok(hash::empty());
+            };
+            loaded = self.load_child(row, from, level).await?;
+            root = child;
+        }
+        Ok(root)
+    }
+
+    /// The rows in which two trees over the same coordinates differ, as before and after; equal
+    /// subtrees are not read. In address order of the larger layout.
+    pub(crate) async fn differences(
+        &self,
+        before: (Hash, &Layout, &[u64]),
+        after: (Hash, &Layout, &[u64]),
+    ) -> Result<Vec<(Option<R>, Option<R>)>, Error>
+    where
+        R: PartialEq,
+    {
+        if before.0 == after.0 && before.1 == after.1 {
+            return Ok(Vec::new());
+        }
+        let comparable = before.1.is_prefix_of(after.1) || after.1.is_prefix_of(before.1);
+        if !comparable {
+            let old = self
+                .rows(before.0, before.1, &Region::whole(before.2))
+                .await?;
+            let new = self.rows(after.0, after.1, &Region::whole(after.2)).await?;
+            return Ok(pair_up(old, new, after.1));
+        }
+        let (old, new) = futures::try_join!(
+            self.root_side(before.0, before.1),
+            self.root_side(after.0, after.1)
+        )?;
+        self.compare(old, new).await
+    }
+
+    async fn root_side<'a>(&self, root: Hash, layout: &'a Layout) -> Result<Side<'a, R>, Error> {
+        if layout.is_empty() || root == hash::empty() {
+            return Ok(None);
+        }
+        let loaded = self.load_root(root, layout).await?;
+        Ok(Some((loaded, layout, layout.height() - 1)))
+    }
+
+    fn compare<'a>(
+        &'a self,
+        before: Side<'a, R>,
+        after: Side<'a, R>,
+    ) -> BoxFuture<'a, Result<Differences<R>, Error>>
+    where
+        R: PartialEq,
+    {
+        Box::pin(async move {
+            let level = |side: &Side<'_, R>| side.as_ref().map_or(0, |(_, _, level)| *level);
+            let top = level(&before).max(level(&after));
+            let (old, new) = (self.split(before, top), self.split(after, top));
+            let mut places: Vec<u128> = old.keys().chain(new.keys()).copied().collect();
+            places.sort_unstable();
+            places.dedup();
+            if top == 0 {
+                let row = |part: Option<&Part<'_, R>>| part.and_then(Part::row);
+                let pairs = places.iter().map(|at| (row(old.get(at)), row(new.get(at))));
+                return Ok(pairs.filter(|(a, b)| a != b).collect());
+            }
+            let mut below: Vec<BoxFuture<'_, Result<Differences<R>, Error>>> = Vec::new();
+            for at in places {
+                let (old, new) = (old.get(&at).cloned(), new.get(&at).cloned());
+                if Part::same_page(old.as_ref(), new.as_ref()) {
+                    continue;
+                }
+                below.push(Box::pin(async move {
+                    let (old, new) = futures::try_join!(self.open(old), self.open(new))?;
+                    self.compare(old, new).await
+                }));
+            }
+            let below = concurrent::all(below).await?;
+            Ok(below.into_iter().flatten().collect())
+        })
+    }
+
+    /// The rows of a page by address; a page below `top` is the only part, at address 0.
+    fn split<'a>(&self, side: Side<'a, R>, top: u32) -> BTreeMap<u128, Part<'a, R>> {
+        match side {
+            None => BTreeMap::new(),
+            Some((page, layout, level)) if level < top => {
+                BTreeMap::from([(0, Part::Page(page, layout, level))])
+            }
+            Some((page, layout, level)) => page
+                .addresses
+                .iter()
+                .zip(&page.rows)
+                .map(|(&address, row)| (address, Part::Row(row.clone(), layout, level)))
+                .collect(),
+        }
+    }
+
+    async fn open<'a>(&self, part: Option<Part<'a, R>>) -> Result<Side<'a, R>, Error> {
+        Ok(match part {
+            None => None,
+            Some(Part::Page(page, layout, level)) => Some((page, layout, level)),
+            Some(Part::Row(row, layout, level)) => {
+                let child = self.load_child(&row, layout, level).await?;
+                Some((child, layout, level - 1))
+            }
+        })
     }
 }
 
+type Differences<R> = Vec<(Option<R>, Option<R>)>;
+
+/// A page in one of two trees that are compared, with its layout and level.
+type Side<'a, R> = Option<(Arc<Page<R>>, &'a Layout, u32)>;
+
+/// What one of two trees has at an address.
+#[derive(Clone)]
+enum Part<'a, R> {
+    /// A row of a page at this level.
+    Row(R, &'a Layout, u32),
+    /// A root page of a lower tree.
+    Page(Arc<Page<R>>, &'a Layout, u32),
+}
+
+impl<R: PageRow> Part<'_, R> {
+    fn row(&self) -> Option<R> {
+        match self {
+            Self::Row(row, _, _) => Some(row.clone()),
+            Self::Page(..) => None,
+        }
+    }
+
+    /// Whether both name the same page.
+    fn same_page(a: Option<&Self>, b: Option<&Self>) -> bool {
+        match (a, b) {
+            (Some(Self::Row(a, ..)), Some(Self::Row(b, ..))) => {
+                a.child().is_some() && a.child() == b.child()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Rows of equal coordinate side by side, without those that are equal.
+fn pair_up<R: PageRow + PartialEq>(old: Vec<R>, new: Vec<R>, order: &Layout) -> Differences<R> {
+    type Pair<R> = (Option<R>, Option<R>);
+    let mut pairs: BTreeMap<(u128, Vec<u64>), Pair<R>> = BTreeMap::new();
+    let key = |row: &R| (order.address(row.coordinate()), row.coordinate().to_vec());
+    for row in old {
+        let key = key(&row);
+        pairs.entry(key).or_default().0 = Some(row);
+    }
+    for row in new {
+        let key = key(&row);
+        pairs.entry(key).or_default().1 = Some(row);
+    }
+    pairs.into_values().filter(|(a, b)| a != b).collect()
+}
+
+/// The part of `from_grid` past the end of `grid` along `axis`.
+fn slab_beyond(axis: usize, grid: &[u64], from_grid: &[u64]) -> Result<Region, Error> {
+    let mut start = vec![0; grid.len()];
+    let mut lengths = from_grid.to_vec();
+    start[axis] = grid[axis];
+    lengths[axis] = from_grid[axis] - grid[axis];
+    Ok(Region::new(start, lengths)?)
+}
+
 /// The rows of a page after changes, in address order.
-fn merge<R: PageRow>(before: Option<&Page<R>>, changes: Vec<RowChange<R>>) -> Vec<R> {
+fn merge<R: PageRow>(
+    before: Option<&Page<R>>,
+    changes: Vec<(u128, Option<R>)>,
+    tally: &Tally,
+) -> Vec<R> {
     let mut rows = Vec::new();
+    let mut add = |before: Option<&R>, after: Option<R>| {
+        tally.count(before, after.as_ref());
+        rows.extend(after);
+    };
     let mut changes = changes.into_iter().peekable();
     if let Some(page) = before {
         for (&address, row) in page.addresses.iter().zip(&page.rows) {
             while changes.peek().is_some_and(|change| change.0 < address) {
-                rows.extend(changes.next().and_then(|change| change.1));
+                add(None, changes.next().and_then(|change| change.1));
             }
             match changes.next_if(|change| change.0 == address) {
-                Some((_, changed)) => rows.extend(changed),
-                None => rows.push(row.clone()),
+                Some((_, changed)) => add(Some(row), changed),
+                None => add(Some(row), Some(row.clone())),
             }
         }
     }
-    rows.extend(changes.filter_map(|change| change.1));
+    for (_, added) in changes {
+        add(None, added);
+    }
     rows
 }
 
@@ -374,7 +713,7 @@ mod tests {
         layout: &Layout,
         changes: &BTreeMap<Vec<u64>, Option<u64>>,
     ) -> Hash {
-        let mut sorted: Vec<RowChange<ManifestRow>> = changes
+        let mut sorted: Vec<Addressed<ManifestRow>> = changes
             .iter()
             .map(|(at, version)| {
                 (
@@ -384,10 +723,11 @@ mod tests {
             })
             .collect();
         sorted.sort_unstable_by_key(|(address, _)| *address);
-        let keep = |rows| -> BoxFuture<'static, Result<Vec<ManifestRow>, Error>> {
-            Box::pin(async move { Ok(rows) })
-        };
-        pages.update(root, layout, &sorted, &keep).await.unwrap()
+        let uploads = Uploads::new(&pages.store);
+        let update = Update::plain(layout, &uploads);
+        let root = pages.update(root, &sorted, &update).await.unwrap();
+        uploads.finish().await.unwrap();
+        root
     }
 
     /// Batches of changes: from a position, by its number, to a new version or to nothing.
@@ -472,7 +812,12 @@ mod tests {
         };
         *count += 1;
         let forged = page::page_id(&rows, 1);
-        pages.put(forged, &rows, &layout, 1, 0).await.unwrap();
+        let uploads = Uploads::new(&pages.store);
+        pages
+            .store_page(forged, rows, 1, 0, &layout, &uploads)
+            .await
+            .unwrap();
+        uploads.finish().await.unwrap();
         let whole = Region::whole(&[2048]);
         let error = pages.rows(forged, &layout, &whole).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");

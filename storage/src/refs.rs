@@ -69,7 +69,7 @@ impl Repository {
     }
 
     /// The document of a commit that a person names: here, absence is not a loss.
-    async fn find_commit(&self, id: CommitId) -> Result<Arc<Commit>, Error> {
+    pub(crate) async fn find_commit(&self, id: CommitId) -> Result<Arc<Commit>, Error> {
         match self.commit(id).await {
             Err(Error::Missing { .. }) => Err(Error::not_found("commit", &id.to_string(), [])),
             found => found,
@@ -179,6 +179,7 @@ impl Repository {
                     from,
                     to,
                     write_id: write_id.clone(),
+                    idempotency: None,
                 }])
             });
             Box::pin(async move { operations })

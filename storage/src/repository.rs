@@ -3,9 +3,12 @@
 //! What the log says is read in `head`, written in `append`; what a name means is decided in
 //! `refs`.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use array::hash::Kind;
+use array::{ArrayMetadata, ChunkIndex, Statistics};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use moka::sync::Cache;
@@ -13,16 +16,18 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::commit::{Commit, format_time};
+use crate::committer::Queue;
 use crate::concurrent::CONCURRENT_REQUESTS;
 use crate::head::Log;
 use crate::log::{self, Operation, Ref};
 use crate::names::{RefName, RepoName};
-use crate::object::object_key;
-use crate::page::{ManifestRow, StatisticsRow};
+use crate::object::{object_key, shard_key};
+use crate::page::{ChunkRow, Location, ManifestRow, StatisticsRow};
 use crate::radix::{Pages, page_cache};
 use crate::snapshot::{DocumentCache, Snapshot, document_cache};
 use crate::store::{Put, Store};
 use crate::tree::Trees;
+use crate::uploads::Uploads;
 use crate::{CommitId, Error};
 
 pub(crate) const REPO_KEY: &str = "repo.json";
@@ -44,6 +49,34 @@ struct Inner {
     statistics: Pages<StatisticsRow>,
     trees: Trees,
     documents: DocumentCache,
+    queue: Queue,
+    summarize: OnceLock<Summarize>,
+}
+
+type SummarizeChunk =
+    dyn Fn(&ArrayMetadata, &ChunkIndex, &Bytes) -> Option<Statistics> + Send + Sync;
+
+/// Computes the statistics of the cells of a chunk inside its array from its verified bytes; `None`
+/// if its data type has none or they do not decode.
+#[derive(Clone)]
+pub struct Summarize(Arc<SummarizeChunk>);
+
+impl Summarize {
+    /// By this function.
+    pub fn new(
+        summarize: impl Fn(&ArrayMetadata, &ChunkIndex, &Bytes) -> Option<Statistics>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self(Arc::new(summarize))
+    }
+}
+
+impl fmt::Debug for Summarize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Summarize")
+    }
 }
 
 impl Repository {
@@ -87,13 +120,16 @@ impl Repository {
         }
         let main = Ref::branch("main".parse::<RefName>()?);
         let first = Snapshot::first_commit(actor, Uuid::new_v4().to_string());
-        let id = self.store_commit(first).await?;
+        let uploads = Uploads::new(self.store());
+        let id = self.upload_commit(first, &uploads).await?;
+        uploads.finish().await?;
         let write_id = Uuid::new_v4().to_string();
         let create = Operation::UpdateRef {
             name: main,
             from: None,
             to: Some(id),
             write_id: write_id.clone(),
+            idempotency: None,
         };
         let written = self
             .append(actor, &write_id, move |state| {
@@ -148,6 +184,8 @@ impl Repository {
             },
             trees: Trees::new(store.clone(), METADATA_CACHE_BYTES / 4),
             documents: document_cache(METADATA_CACHE_BYTES / 4),
+            queue: Queue::default(),
+            summarize: OnceLock::new(),
             store,
         })))
     }
@@ -165,6 +203,10 @@ impl Repository {
     /// When it was created.
     pub fn created(&self) -> DateTime<Utc> {
         self.0.created
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.0.queue
     }
 
     /// What is known of its log.
@@ -204,14 +246,74 @@ impl Repository {
         Ok(commit)
     }
 
-    /// Uploads a commit that no ref names yet.
-    pub(crate) async fn store_commit(&self, commit: Commit) -> Result<CommitId, Error> {
+    /// The bytes of a chunk, or of `range` of it. Not verified: that is the reader's.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the object is gone; [`Error::Corrupt`] if it is shorter than its row
+    /// says; [`Error::Invalid`] if it lies outside the repository.
+    pub(crate) async fn chunk_bytes(
+        &self,
+        row: &ChunkRow,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes, Error> {
+        match &row.location {
+            Location::Inline(bytes) => Ok(bytes.slice(range.start as usize..range.end as usize)),
+            Location::Stored => {
+                let key = shard_key(&row.id);
+                if range == (0..row.length) {
+                    let bytes = self.store().get_existing(&key).await?;
+                    if bytes.len() as u64 != row.length {
+                        let reason =
+                            format!("it has {} bytes instead of {}", bytes.len(), row.length);
+                        return Err(Error::corrupt(key, reason));
+                    }
+                    return Ok(bytes);
+                }
+                self.store().get_range(&key, range).await
+            }
+            Location::External { url, .. } => Err(Error::invalid(
+                "chunk",
+                format!("{url}: data outside the repository cannot be read yet"),
+            )),
+        }
+    }
+
+    /// Starts uploading a commit that no ref names yet.
+    pub(crate) async fn upload_commit(
+        &self,
+        commit: Commit,
+        uploads: &Uploads,
+    ) -> Result<CommitId, Error> {
         let (id, bytes) = commit.encode();
-        self.store()
-            .put_immutable(&object_key(&id.0), bytes.into())
-            .await?;
         self.0.commits.insert(id, Arc::new(commit));
+        uploads.object(&id.0, bytes.into()).await?;
         Ok(id)
+    }
+
+    /// The statistics of a chunk with these bytes; `None` if nobody here can compute them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if computing them was stopped.
+    pub(crate) async fn summarize(
+        &self,
+        metadata: &Arc<ArrayMetadata>,
+        index: &ChunkIndex,
+        bytes: Bytes,
+    ) -> Result<Option<Statistics>, Error> {
+        let Some(summarize) = self.0.summarize.get().cloned() else {
+            return Ok(None);
+        };
+        let (metadata, index) = (metadata.clone(), index.clone());
+        tokio::task::spawn_blocking(move || (summarize.0)(&metadata, &index, &bytes))
+            .await
+            .map_err(|error| Error::invalid("statistics", error.to_string()))
+    }
+
+    /// Sets how the statistics of merged chunks are computed, which takes their codecs. Without it
+    /// an array loses its statistics when two commits to one of its shards merge. The first call
+    /// counts.
+    pub fn set_summarize(&self, summarize: Summarize) {
+        let _ = self.0.summarize.set(summarize);
     }
 
     /// The state of the hierarchy at a commit.

@@ -10,12 +10,14 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 
+use crate::changes::ArrayChange;
 use crate::commit::Commit;
 use crate::layout::Layout;
 use crate::object::{object_key, shard_key};
 use crate::page::{ChunkRow, Location, ManifestRow, merge_balanced};
 use crate::repository::Repository;
 use crate::tree::{MAX_INLINE_DOCUMENT_BYTES, NodeKind, StatisticsRoot, TreeRow};
+use crate::uploads::Uploads;
 use crate::{CommitId, Error};
 
 /// Documents read at once.
@@ -26,6 +28,15 @@ const CONCURRENT_DOCUMENTS: usize = 32;
 pub(crate) struct Document {
     bytes: Bytes,
     metadata: NodeMetadata,
+}
+
+impl Document {
+    fn new(metadata: NodeMetadata) -> Self {
+        Self {
+            bytes: metadata.canonical_bytes().into(),
+            metadata,
+        }
+    }
 }
 
 pub(crate) type DocumentCache = Cache<Hash, Arc<Document>>;
@@ -48,6 +59,25 @@ pub enum Node {
 }
 
 impl Node {
+    /// The group that changes make of the one with `row`.
+    pub(crate) fn changed_group(
+        path: &NodePath,
+        row: Option<&TreeRow>,
+        metadata: NodeMetadata,
+    ) -> Result<Self, Error> {
+        let document = Document::new(metadata);
+        let row = TreeRow::changed(path, NodeKind::Group, &document.bytes, row);
+        let NodeMetadata::Group(metadata) = &document.metadata else {
+            return Err(Error::invalid("group", "its metadata is that of an array"));
+        };
+        Ok(Self::Group(GroupNode {
+            path: path.clone(),
+            row,
+            metadata: Arc::new(metadata.clone()),
+            document: Arc::new(document),
+        }))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &NodePath {
         match self {
@@ -87,12 +117,18 @@ pub struct GroupNode {
     path: NodePath,
     row: TreeRow,
     document: Arc<Document>,
+    metadata: Arc<GroupMetadata>,
 }
 
 impl GroupNode {
     /// Where it is.
     pub fn path(&self) -> &NodePath {
         &self.path
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &GroupMetadata {
+        &self.metadata
     }
 }
 
@@ -105,9 +141,39 @@ pub struct ArrayNode {
     document: Arc<Document>,
     metadata: Arc<ArrayMetadata>,
     layout: Layout,
+    /// The changes of a transaction, over chunks that are stored in this part of the row's manifest
+    /// under its layout.
+    overlay: Option<(Arc<ArrayChange>, Layout, Region)>,
 }
 
 impl ArrayNode {
+    /// The array that `change` makes of the one with `row`.
+    pub(crate) async fn changed(
+        repository: &Repository,
+        path: &NodePath,
+        row: Option<TreeRow>,
+        change: &Arc<ArrayChange>,
+    ) -> Result<Self, Error> {
+        let metadata = change.metadata.clone();
+        let stored_grid = match &row {
+            Some(row) => repository.array_metadata(row).await?.grid().grid_shape(),
+            None => vec![0; metadata.dimensions()],
+        };
+        let kept = change.kept_grid(&stored_grid);
+        let stored_layout = Layout::new(&stored_grid)?;
+        let document = Document::new(NodeMetadata::Array((*metadata).clone()));
+        let row = TreeRow::changed(path, NodeKind::Array, &document.bytes, row.as_ref());
+        Ok(Self {
+            repository: repository.clone(),
+            path: path.clone(),
+            layout: change.chunks.layout().clone(),
+            row,
+            document: Arc::new(document),
+            metadata,
+            overlay: Some((change.clone(), stored_layout, Region::whole(&kept))),
+        })
+    }
+
     /// Where it is.
     pub fn path(&self) -> &NodePath {
         &self.path
@@ -116,6 +182,15 @@ impl ArrayNode {
     /// Its metadata.
     pub fn metadata(&self) -> &Arc<ArrayMetadata> {
         &self.metadata
+    }
+
+    /// The repository it is in.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub(crate) fn row(&self) -> &TreeRow {
+        &self.row
     }
 
     /// Hash of its `zarr.json`.
@@ -146,8 +221,19 @@ impl ArrayNode {
             ));
         }
         let pages = self.repository.manifests();
+        let mut layout = &self.layout;
+        if let Some((change, stored, kept)) = &self.overlay {
+            if let Some(changed) = change.chunks.get(index) {
+                return Ok(changed.row(index.clone()));
+            }
+            let at = Region::new(index.as_slice().to_vec(), vec![1; kept.shape().len()])?;
+            if !kept.contains(&at) {
+                return Ok(None);
+            }
+            layout = stored;
+        }
         let row = pages
-            .row(self.row.content, &self.layout, index.as_slice())
+            .row(self.row.content, layout, index.as_slice())
             .await?;
         Ok(row.and_then(chunk_row))
     }
@@ -160,12 +246,28 @@ impl ArrayNode {
     pub async fn chunks(&self, region: &Region) -> Result<Vec<ChunkRow>, Error> {
         let grid = Region::whole(&self.metadata.grid().grid_shape());
         let region = region.intersect(&grid);
-        let rows = self
-            .repository
-            .manifests()
-            .rows(self.row.content, &self.layout, &region)
+        let pages = self.repository.manifests();
+        let Some((change, stored, kept)) = &self.overlay else {
+            let rows = pages.rows(self.row.content, &self.layout, &region).await?;
+            return Ok(rows.into_iter().filter_map(chunk_row).collect());
+        };
+        let rows = pages
+            .rows(self.row.content, stored, &region.intersect(kept))
             .await?;
-        Ok(rows.into_iter().filter_map(chunk_row).collect())
+        let mut found: Vec<ChunkRow> = rows
+            .into_iter()
+            .filter_map(chunk_row)
+            .filter(|row| change.chunks.get(&row.index).is_none())
+            .collect();
+        let one = vec![1; region.shape().len()];
+        for (index, changed) in change.chunks.iter() {
+            let at = Region::new(index.as_slice().to_vec(), one.clone())?;
+            if region.contains(&at) {
+                found.extend(changed.row(index));
+            }
+        }
+        found.sort_by_key(|row| self.layout.address(row.index.as_slice()));
+        Ok(found)
     }
 
     /// The bytes of a chunk, or of `range` of it. Not verified: that needs its codecs.
@@ -178,27 +280,7 @@ impl ArrayNode {
         row: &ChunkRow,
         range: std::ops::Range<u64>,
     ) -> Result<Bytes, Error> {
-        match &row.location {
-            Location::Inline(bytes) => Ok(bytes.slice(range.start as usize..range.end as usize)),
-            Location::Stored => {
-                let key = shard_key(&row.id);
-                let store = self.repository.store();
-                if range == (0..row.length) {
-                    let bytes = store.get_existing(&key).await?;
-                    if bytes.len() as u64 != row.length {
-                        let reason =
-                            format!("it has {} bytes instead of {}", bytes.len(), row.length);
-                        return Err(Error::corrupt(key, reason));
-                    }
-                    return Ok(bytes);
-                }
-                store.get_range(&key, range).await
-            }
-            Location::External { url, .. } => Err(Error::invalid(
-                "chunk",
-                format!("{url}: data outside the repository cannot be read yet"),
-            )),
-        }
+        self.repository.chunk_bytes(row, range).await
     }
 
     /// What messages call the object a chunk is in.
@@ -251,10 +333,24 @@ impl ArrayNode {
         Ok(Some(merge_balanced(&rows)))
     }
 
+    /// The statistics of one stored chunk, if the array has statistics that assume its present
+    /// metadata.
+    ///
+    /// # Errors
+    /// As [`ArrayNode::chunk`].
+    pub async fn chunk_statistics(&self, index: &ChunkIndex) -> Result<Option<Statistics>, Error> {
+        let Some(StatisticsRoot { root, .. }) = self.current_statistics() else {
+            return Ok(None);
+        };
+        let pages = self.repository.statistics();
+        let row = pages.row(root, &self.layout, index.as_slice()).await?;
+        Ok(row.map(|row| row.statistics))
+    }
+
     fn current_statistics(&self) -> Option<StatisticsRoot> {
-        self.row
-            .statistics
-            .filter(|s| s.metadata == statistics_metadata(&self.metadata))
+        // Those of changed chunks are known only once the tree is built.
+        let stored = self.row.statistics.filter(|_| self.overlay.is_none());
+        stored.filter(|s| s.metadata == statistics_metadata(&self.metadata))
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -273,19 +369,21 @@ pub(crate) fn chunk_row(row: ManifestRow) -> Option<ChunkRow> {
     }
 }
 
+/// The attributes that say what stored values mean: which are missing, and how they are packed.
+pub(crate) const MEANING_ATTRIBUTES: [&str; 8] = [
+    "_FillValue",
+    "_Unsigned",
+    "add_offset",
+    "missing_value",
+    "scale_factor",
+    "valid_max",
+    "valid_min",
+    "valid_range",
+];
+
 /// The hash of the metadata statistics depend on: where it changes, they are void.
 pub fn statistics_metadata(metadata: &ArrayMetadata) -> Hash {
-    const ATTRIBUTES: [&str; 8] = [
-        "_FillValue",
-        "_Unsigned",
-        "add_offset",
-        "missing_value",
-        "scale_factor",
-        "valid_max",
-        "valid_min",
-        "valid_range",
-    ];
-    let attributes: Map<String, Value> = ATTRIBUTES
+    let attributes: Map<String, Value> = MEANING_ATTRIBUTES
         .iter()
         .filter_map(|&name| Some((name.to_owned(), metadata.attributes.get(name)?.clone())))
         .collect();
@@ -359,8 +457,16 @@ impl Snapshot {
 
     /// The row of the node at `path`; `None` if there is none.
     pub(crate) async fn row(&self, path: &NodePath) -> Result<Option<TreeRow>, Error> {
-        let mut row = self.commit.root.clone();
-        for name in path.names() {
+        self.row_below(self.commit.root.clone(), path.names()).await
+    }
+
+    /// The row of the node that `names` lead to from the node with `row`; `None` if there is none.
+    pub(crate) async fn row_below(
+        &self,
+        mut row: TreeRow,
+        names: impl Iterator<Item = &str>,
+    ) -> Result<Option<TreeRow>, Error> {
+        for name in names {
             if row.kind != NodeKind::Group {
                 return Ok(None);
             }
@@ -470,12 +576,13 @@ impl Snapshot {
         Ok(found)
     }
 
-    async fn open(&self, path: NodePath, row: TreeRow) -> Result<Node, Error> {
-        let document = self.document(&row).await?;
+    pub(crate) async fn open(&self, path: NodePath, row: TreeRow) -> Result<Node, Error> {
+        let document = self.repository.document(&row).await?;
         let corrupt = |reason: &str| Error::corrupt(object_key(&row.document), reason);
         match (&document.metadata, row.kind) {
-            (NodeMetadata::Group(_), NodeKind::Group) => Ok(Node::Group(GroupNode {
+            (NodeMetadata::Group(metadata), NodeKind::Group) => Ok(Node::Group(GroupNode {
                 path,
+                metadata: Arc::new(metadata.clone()),
                 row,
                 document,
             })),
@@ -486,15 +593,19 @@ impl Snapshot {
                 layout: Layout::new(&metadata.grid().grid_shape())?,
                 row,
                 document,
+                overlay: None,
             })),
             _ => Err(corrupt(
                 "its zarr.json is of another kind of node than its row",
             )),
         }
     }
+}
 
+impl Repository {
+    /// The document of the node with this row.
     async fn document(&self, row: &TreeRow) -> Result<Arc<Document>, Error> {
-        let cache = self.repository.documents();
+        let cache = self.documents();
         if let Some(document) = cache.get(&row.document) {
             return Ok(document);
         }
@@ -502,7 +613,7 @@ impl Snapshot {
         let bytes = match &row.inline_document {
             Some(bytes) => bytes.clone(),
             None => {
-                let bytes = self.repository.store().get_existing(&key).await?;
+                let bytes = self.store().get_existing(&key).await?;
                 if hash::hash(Kind::Document, &bytes) != row.document {
                     return Err(Error::corrupt(&key, "its bytes do not match its name"));
                 }
@@ -515,11 +626,30 @@ impl Snapshot {
         cache.insert(row.document, document.clone());
         Ok(document)
     }
+
+    /// The metadata of the node with this row.
+    pub(crate) async fn node_metadata(&self, row: &TreeRow) -> Result<NodeMetadata, Error> {
+        Ok(self.document(row).await?.metadata.clone())
+    }
+
+    /// The metadata of the array with this row.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is not that of an array.
+    pub(crate) async fn array_metadata(&self, row: &TreeRow) -> Result<Arc<ArrayMetadata>, Error> {
+        match &self.document(row).await?.metadata {
+            NodeMetadata::Array(metadata) => Ok(Arc::new(metadata.clone())),
+            NodeMetadata::Group(_) => {
+                let reason = "its zarr.json is of another kind of node than its row";
+                Err(Error::corrupt(object_key(&row.document), reason))
+            }
+        }
+    }
 }
 
-/// The row of a node with this `zarr.json`; stores the document if it does not fit the row.
+/// The row of a node with this `zarr.json`; starts storing the document if it does not fit the row.
 pub(crate) async fn row_with_document(
-    repository: &Repository,
+    uploads: &Uploads,
     name: &str,
     metadata: &NodeMetadata,
     content: Hash,
@@ -531,10 +661,7 @@ pub(crate) async fn row_with_document(
     let inline_document = if bytes.len() <= MAX_INLINE_DOCUMENT_BYTES {
         Some(bytes)
     } else {
-        repository
-            .store()
-            .put_immutable(&object_key(&document), bytes)
-            .await?;
+        uploads.object(&document, bytes).await?;
         None
     };
     let kind = match metadata {

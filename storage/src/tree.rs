@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use array::NodePath;
 use array::hash::{self, Hash, Kind};
 use arrow_array::{
     Array as _, ArrayRef, BinaryArray, RecordBatch, StringArray, UInt8Array, UInt64Array,
@@ -21,6 +22,7 @@ use crate::object::object_key;
 use crate::page::push_field;
 use crate::row_file::{self, MAX_ROWS};
 use crate::store::Store;
+use crate::uploads::Uploads;
 use crate::{Error, concurrent};
 
 /// Largest `zarr.json` kept inside its row, in bytes.
@@ -84,6 +86,24 @@ impl TreeRow {
             statistics.map_or(&[], |s| s.metadata.as_bytes().as_slice()),
         );
         bytes
+    }
+
+    /// The row a node will have, but for its content, with this `zarr.json`.
+    pub(crate) fn changed(
+        path: &NodePath,
+        kind: NodeKind,
+        document: &Bytes,
+        before: Option<&Self>,
+    ) -> Self {
+        Self {
+            name: path.name().to_owned(),
+            kind,
+            document: hash::hash(Kind::Document, document),
+            inline_document: Some(document.clone()),
+            content: before.map_or_else(hash::empty, |row| row.content),
+            stored_bytes: before.map_or(0, |row| row.stored_bytes),
+            statistics: None,
+        }
     }
 
     /// The tree whose only row this is.
@@ -404,8 +424,8 @@ impl Trees {
         visited
     }
 
-    /// Writes the tree of a group with these members, sorted by name; gives its id.
-    pub(crate) async fn write(&self, rows: Vec<TreeRow>) -> Result<Hash, Error> {
+    /// Starts storing the tree of a group with these members, sorted by name; gives its id.
+    pub(crate) async fn write(&self, rows: Vec<TreeRow>, uploads: &Uploads) -> Result<Hash, Error> {
         debug_assert!(rows.is_sorted_by(|a, b| a.name < b.name));
         if rows.is_empty() {
             return Ok(hash::empty());
@@ -416,50 +436,36 @@ impl Trees {
             .collect();
         let mut level = 0;
         loop {
-            let mut puts: Vec<BoxFuture<'_, Result<Hash, Error>>> = Vec::new();
-            for page in &pages {
-                puts.push(Box::pin(self.put(page)));
+            let mut above = Vec::with_capacity(pages.len());
+            for page in pages {
+                let names = page.names();
+                let (first, rows) = (names.first().copied().unwrap_or_default(), names.len());
+                let (first, rows) = (first.to_owned(), rows as u64);
+                let child = self.put(page, uploads).await?;
+                above.push(InnerRow { first, child, rows });
             }
-            let ids = concurrent::all(puts).await?;
-            if let [id] = ids.as_slice() {
-                return Ok(*id);
+            if let [only] = above.as_slice() {
+                return Ok(only.child);
             }
             level += 1;
-            let above: Vec<InnerRow> = pages
-                .iter()
-                .zip(ids)
-                .map(|(page, child)| {
-                    let names = page.names();
-                    let first = names.first().copied().unwrap_or_default().to_owned();
-                    InnerRow {
-                        first,
-                        child,
-                        rows: names.len() as u64,
-                    }
-                })
-                .collect();
-            pages = above
-                .chunks(MAX_ROWS)
-                .map(|rows| TreePage::Inner {
-                    level,
-                    rows: rows.to_vec(),
-                })
-                .collect();
+            let inner = |rows: &[InnerRow]| TreePage::Inner {
+                level,
+                rows: rows.to_vec(),
+            };
+            pages = above.chunks(MAX_ROWS).map(inner).collect();
         }
     }
 
-    async fn put(&self, page: &TreePage) -> Result<Hash, Error> {
+    /// Starts storing a page, which can be read from now on.
+    async fn put(&self, page: TreePage, uploads: &Uploads) -> Result<Hash, Error> {
         let id = page.id();
-        if self.cache.contains_key(&id) {
-            return Ok(id);
-        }
-        let key = object_key(&id);
         let bytes = page
             .encode()
             .map_err(|error| Error::invalid("tree", error.to_string()))?;
+        self.cache.insert(id, Arc::new(page));
         // The same rows may have been compressed by another version of the compressor.
-        let check = |found: &Bytes| TreePage::decode(found, &id).map(drop);
-        self.store.put_equivalent(&key, bytes.into(), check).await?;
+        let check = move |found: &Bytes| TreePage::decode(found, &id).map(drop);
+        uploads.equivalent(&id, bytes.into(), check).await?;
         Ok(id)
     }
 }
@@ -491,7 +497,9 @@ mod tests {
         for count in [0, 1, 1024, 1025, 3000] {
             let trees = Trees::new(store.clone(), 1 << 20);
             let rows: Vec<TreeRow> = (0..count).map(|i| row(&format!("n{i:05}"))).collect();
-            let id = trees.write(rows.clone()).await.unwrap();
+            let uploads = Uploads::new(&store);
+            let id = trees.write(rows.clone(), &uploads).await.unwrap();
+            uploads.finish().await.unwrap();
             assert_eq!(trees.members(id).await.unwrap(), rows);
             for probe in rows.iter().step_by(97) {
                 assert_eq!(

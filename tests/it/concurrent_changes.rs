@@ -8,7 +8,8 @@ use array::{
 use object_store::memory::InMemory;
 use serde_json::json;
 use storage::{
-    ChunkKind, CommitOptions, Error, Node, Repository, Scope, Snapshot, Store, Transaction,
+    ChunkKind, CommitOptions, Conflict, ConflictKind, Error, Node, Repository, Scope, Snapshot,
+    Store, Transaction,
 };
 
 fn path(text: &str) -> NodePath {
@@ -119,7 +120,7 @@ async fn contents(repository: &Repository) -> Vec<String> {
 #[tokio::test]
 async fn changes_to_different_nodes_both_survive() {
     type Case = (&'static [Step], &'static [Step], &'static str);
-    let cases: [Case; 6] = [
+    let cases: [Case; 8] = [
         (
             &[Write("a", 2)],
             &[Write("g/a", 3)],
@@ -142,6 +143,16 @@ async fn changes_to_different_nodes_both_survive() {
             "a 1; g/ ; g/b 1,2; g/c ; g/h/ ; g/h/a 1",
         ),
         (&[], &[Delete("g")], "a 1"),
+        (
+            &[Write("a", 2)],
+            &[Write("a", 3)],
+            "a 1,2,3; g/ ; g/a 1; g/b 1; g/h/ ; g/h/a 1",
+        ),
+        (
+            &[Write("a", 2)],
+            &[Erase("a", 1)],
+            "a 2; g/ ; g/a 1; g/b 1; g/h/ ; g/h/a 1",
+        ),
     ];
     for (mine, theirs, expected) in cases {
         for (first, second) in [(mine, theirs), (theirs, mine)] {
@@ -158,9 +169,9 @@ async fn changes_to_different_nodes_both_survive() {
 #[tokio::test]
 async fn changes_to_the_same_nodes_are_conflicts() {
     let cases: [(&[Step], &[Step]); 13] = [
-        (&[Write("a", 2)], &[Write("a", 3)]),
+        (&[Write("a", 2)], &[Write("a", 6)]),
         (&[Write("a", 2)], &[Write("a", 2)]),
-        (&[Write("a", 2)], &[Erase("a", 1)]),
+        (&[Write("a", 5)], &[Erase("a", 1)]),
         (&[Write("a", 2)], &[Delete("a")]),
         (&[Write("g/a", 2)], &[Delete("g")]),
         (&[Create("g/n")], &[Delete("g")]),
@@ -198,10 +209,15 @@ async fn a_node_deleted_and_created_again_in_two_commits_is_a_conflict() {
         .unwrap();
     assert_eq!(contents(&repository).await, before);
     let error = waiting.commit(CommitOptions::default()).await.unwrap_err();
-    let Error::Conflict { paths, .. } = &error else {
+    let Error::Conflict { conflicts, .. } = &error else {
         panic!("{error:?}")
     };
-    assert_eq!(*paths, [path("g/a")]);
+    let deleted = Conflict {
+        path: path("g/a"),
+        kind: ConflictKind::Deleted,
+        region: None,
+    };
+    assert_eq!(*conflicts, [deleted]);
 }
 
 #[tokio::test]

@@ -1,0 +1,354 @@
+//! Work on whole commits: merge, cherry-pick, revert, reset, and what differs between two.
+
+use std::sync::Arc;
+
+use array::{NodePath, Region};
+use uuid::Uuid;
+
+use crate::committer::Pending;
+use crate::diff::{self, NodeDifference};
+use crate::documents;
+use crate::history::{changes_between, merge_base};
+use crate::log::{Operation, Ref};
+use crate::names::RefName;
+use crate::repository::Repository;
+use crate::snapshot::{Node, Snapshot};
+use crate::transaction::CommitOptions;
+use crate::tree::NodeKind;
+use crate::{CommitId, Error};
+
+/// How a node differs between two commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DifferenceKind {
+    /// Only the later one has it.
+    Added,
+    /// Only the earlier one has it.
+    Removed,
+    /// It was a group and is an array, or the other way round.
+    Replaced,
+    /// Both have it.
+    Changed,
+}
+
+/// One node that differs between two commits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// The node.
+    pub path: NodePath,
+    /// In what way it differs.
+    pub kind: DifferenceKind,
+    /// What it is in the later commit, or was in the earlier one.
+    pub node: NodeKind,
+    /// Names of attributes that were added, removed or changed.
+    pub attributes: Vec<String>,
+    /// Names of other members of its `zarr.json` that were added, removed or changed.
+    pub metadata: Vec<String>,
+    /// Boxes of whole chunks whose values may differ, clipped to the larger of the two shapes.
+    pub regions: Vec<Region>,
+    /// Number of chunks in these boxes that differ.
+    pub chunks: u64,
+}
+
+impl Repository {
+    /// Merges commit `from` into a branch: the changes since the newest commit both come from, as
+    /// a commit with two parents. Gives the branch's head if it has everything already.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] with everything both sides changed, where `options` do not say which
+    /// side to take (`Ours` is the branch's, `Theirs` that of `from`); [`Error::Invalid`] if the
+    /// two have no commit in common; else as [`crate::Transaction::commit`].
+    pub async fn merge(
+        &self,
+        from: CommitId,
+        into: &RefName,
+        options: CommitOptions,
+    ) -> Result<CommitId, Error> {
+        let (head, since) = self.branch_head(into).await?;
+        let base = merge_base(self, from, head)
+            .await?
+            .ok_or_else(|| Error::invalid("merge", "the two have no commit in common"))?;
+        if base == from {
+            return Ok(head);
+        }
+        let (base, from) = (self.snapshot(base).await?, self.snapshot(from).await?);
+        let second_parent = Some(from.id());
+        self.apply(&base, &from, into, options, second_parent, since)
+            .await
+    }
+
+    /// Makes the changes of one commit, relative to its first parent, on a branch.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a commit without parents; else as [`Repository::merge`].
+    pub async fn cherry_pick(
+        &self,
+        commit: CommitId,
+        onto: &RefName,
+        options: CommitOptions,
+    ) -> Result<CommitId, Error> {
+        let (parent, commit) = self.with_parent(commit).await?;
+        let (_, since) = self.branch_head(onto).await?;
+        self.apply(&parent, &commit, onto, options, None, since)
+            .await
+    }
+
+    /// Undoes the changes of one commit, relative to its first parent, on a branch.
+    ///
+    /// # Errors
+    /// As [`Repository::cherry_pick`].
+    pub async fn revert(
+        &self,
+        commit: CommitId,
+        branch: &RefName,
+        options: CommitOptions,
+    ) -> Result<CommitId, Error> {
+        let (parent, commit) = self.with_parent(commit).await?;
+        let (_, since) = self.branch_head(branch).await?;
+        self.apply(&commit, &parent, branch, options, None, since)
+            .await
+    }
+
+    async fn with_parent(&self, id: CommitId) -> Result<(Snapshot, Snapshot), Error> {
+        let commit = self.snapshot(id).await?;
+        let Some(parent) = commit.commit().parents.first() else {
+            let reason = format!("{id} is the first one: there is nothing before it");
+            return Err(Error::invalid("commit", reason));
+        };
+        Ok((self.snapshot(*parent).await?, commit))
+    }
+
+    /// Commits what leads from one commit to another on a branch that has `from` in some form.
+    async fn apply(
+        &self,
+        from: &Snapshot,
+        to: &Snapshot,
+        branch: &RefName,
+        options: CommitOptions,
+        second_parent: Option<CommitId>,
+        since: u64,
+    ) -> Result<CommitId, Error> {
+        let changes = changes_between(from, to).await?;
+        let options = CommitOptions {
+            // The changes are those of the other side.
+            on_conflict: options.on_conflict.swapped(),
+            ..options
+        };
+        self.commit_pending(Pending {
+            branch: branch.clone(),
+            base: from.clone(),
+            changes: Arc::new(changes),
+            reads: None,
+            options,
+            write_id: Uuid::new_v4().to_string(),
+            second_parent,
+            since,
+        })
+        .await
+    }
+
+    /// Where a branch is, and the number of the next log entry.
+    async fn branch_head(&self, branch: &RefName) -> Result<(CommitId, u64), Error> {
+        let state = self.head().await?;
+        let known = state.refs.keys().map(|name| name.name.as_str());
+        let head = state
+            .get(&Ref::branch(branch.clone()))
+            .ok_or_else(|| Error::not_found("branch", branch.as_str(), known))?;
+        Ok((head, state.next_sequence()))
+    }
+
+    /// Moves a branch to any commit. The commits it leaves behind stay until they expire. Gives the
+    /// commit it was at.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such branch or commit; [`Error::HeadMoved`] if the branch
+    /// is not at `expected`.
+    pub async fn reset(
+        &self,
+        branch: &RefName,
+        to: CommitId,
+        expected: Option<CommitId>,
+        actor: &str,
+    ) -> Result<CommitId, Error> {
+        self.find_commit(to).await?;
+        let name = Ref::branch(branch.clone());
+        let write_id = Uuid::new_v4().to_string();
+        let written = self
+            .append(actor, &write_id.clone(), move |state| {
+                let known = state.refs.keys().map(|known| known.name.as_str());
+                let found = state
+                    .get(&name)
+                    .ok_or_else(|| Error::not_found("branch", name.name.as_str(), known));
+                let moved = found.and_then(|found| match expected {
+                    Some(expected) if expected != found => Err(Error::HeadMoved {
+                        branch: name.name.to_string(),
+                        expected,
+                        found,
+                    }),
+                    _ => Ok(Some(vec![Operation::UpdateRef {
+                        name: name.clone(),
+                        from: Some(found),
+                        to: Some(to),
+                        write_id: write_id.clone(),
+                        idempotency: None,
+                    }])),
+                });
+                Box::pin(async move { moved })
+            })
+            .await?;
+        let before = written
+            .iter()
+            .flatten()
+            .find_map(|operation| match operation {
+                Operation::UpdateRef { from, .. } => *from,
+                Operation::Other(_) => None,
+            });
+        before.ok_or_else(|| Error::corrupt("log", "the entry of this reset moves no branch"))
+    }
+
+    /// The nodes that differ between two commits, parents first.
+    ///
+    /// # Errors
+    /// As [`Snapshot::find`].
+    pub async fn diff(&self, from: CommitId, to: CommitId) -> Result<Vec<Difference>, Error> {
+        let (from, to) = (self.snapshot(from).await?, self.snapshot(to).await?);
+        let mut found = Vec::new();
+        for (path, difference) in diff::nodes(&from, &to).await? {
+            match difference {
+                NodeDifference::Added(_) => {
+                    add_all(&to, &path, DifferenceKind::Added, &mut found).await?;
+                }
+                NodeDifference::Removed(_) => {
+                    add_all(&from, &path, DifferenceKind::Removed, &mut found).await?;
+                }
+                NodeDifference::Replaced(..) => {
+                    add_all(&to, &path, DifferenceKind::Replaced, &mut found).await?;
+                }
+                NodeDifference::Changed(..) => {
+                    if let (Some(old), Some(new)) = (from.find(&path).await?, to.find(&path).await?)
+                    {
+                        found.push(changed(&old, &new).await?);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The node at `path` and everything below it.
+async fn add_all(
+    snapshot: &Snapshot,
+    path: &NodePath,
+    kind: DifferenceKind,
+    found: &mut Vec<Difference>,
+) -> Result<(), Error> {
+    let top = snapshot.node(path).await?;
+    for node in snapshot.walk(top).await? {
+        found.push(Difference {
+            path: node.path().clone(),
+            kind,
+            node: node.row().kind,
+            attributes: Vec::new(),
+            metadata: Vec::new(),
+            regions: Vec::new(),
+            chunks: 0,
+        });
+    }
+    Ok(())
+}
+
+async fn changed(old: &Node, new: &Node) -> Result<Difference, Error> {
+    let [before, after] = [old, new].map(|node| documents::members(node.metadata()));
+    let mut difference = Difference {
+        path: new.path().clone(),
+        kind: DifferenceKind::Changed,
+        node: new.row().kind,
+        attributes: documents::differing(
+            &documents::attributes(&before),
+            &documents::attributes(&after),
+        ),
+        metadata: documents::differing(&before, &after),
+        regions: Vec::new(),
+        chunks: 0,
+    };
+    difference.metadata.retain(|name| name != "attributes");
+    if let (Node::Array(old), Node::Array(new)) = (old, new) {
+        let lengths = old.metadata().shape().iter().zip(new.metadata().shape());
+        if old.metadata().chunk_shape() != new.metadata().chunk_shape() {
+            let whole: Vec<u64> = lengths.map(|(a, b)| *a.max(b)).collect();
+            difference.regions = vec![Region::whole(&whole)];
+            return Ok(difference);
+        }
+        let shape: Vec<u64> = lengths.map(|(a, b)| *a.max(b)).collect();
+        let whole = Region::whole(&shape);
+        let chunks = diff::chunks(old, new).await?;
+        difference.chunks = chunks.len() as u64;
+        let regions = chunks
+            .keys()
+            .map(|index| new.metadata().grid().chunk_region(index).intersect(&whole));
+        difference.regions = coalesce(regions.collect());
+    }
+    Ok(difference)
+}
+
+/// The same cells in fewer boxes: boxes that touch along one axis and agree along the others become
+/// one.
+fn coalesce(mut boxes: Vec<Region>) -> Vec<Region> {
+    let dimensions = boxes.first().map_or(0, |first| first.shape().len());
+    for axis in (0..dimensions).rev() {
+        let others = |region: &Region| -> Vec<(u64, u64)> {
+            let all = region
+                .start()
+                .iter()
+                .copied()
+                .zip(region.shape().iter().copied());
+            let others = all.enumerate().filter(|(at, _)| *at != axis);
+            others.map(|(_, range)| range).collect()
+        };
+        boxes.sort_by_key(|region| (others(region), region.start()[axis]));
+        let mut merged: Vec<Region> = Vec::with_capacity(boxes.len());
+        for region in boxes {
+            if let Some(last) = merged.last_mut()
+                && others(last) == others(&region)
+                && last.range(axis).end == region.range(axis).start
+            {
+                let mut shape = last.shape().to_vec();
+                shape[axis] += region.shape()[axis];
+                if let Ok(longer) = Region::new(last.start().to_vec(), shape) {
+                    *last = longer;
+                    continue;
+                }
+            }
+            merged.push(region);
+        }
+        boxes = merged;
+    }
+    boxes.sort_by(|a, b| a.start().cmp(b.start()));
+    boxes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn coalesced_boxes_cover_the_same_cells_once(
+            chunks in prop::collection::btree_set((0u64..6, 0u64..6), 0..36)
+        ) {
+            let boxes = chunks
+                .iter()
+                .map(|&(y, x)| Region::new(vec![y, x], vec![1, 1]).unwrap())
+                .collect();
+            let merged = coalesce(boxes);
+            let cells: Vec<Vec<u64>> = merged.iter().flat_map(Region::positions).collect();
+            let distinct: BTreeSet<(u64, u64)> = cells.iter().map(|at| (at[0], at[1])).collect();
+            prop_assert_eq!(cells.len(), distinct.len());
+            prop_assert_eq!(distinct, chunks);
+        }
+    }
+}
