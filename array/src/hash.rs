@@ -121,6 +121,8 @@ pub enum Kind {
     Request,
     /// The metadata statistics assume.
     StatisticsMetadata,
+    /// What is staged of a transaction.
+    Staged,
 }
 
 impl Kind {
@@ -143,6 +145,7 @@ impl Kind {
             Self::Checkpoint => "quarr v1 checkpoint",
             Self::Request => "quarr v1 request",
             Self::StatisticsMetadata => "quarr v1 statistics metadata",
+            Self::Staged => "quarr v1 staged",
         }
     }
 }

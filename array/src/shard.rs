@@ -177,6 +177,35 @@ impl ShardFooter {
     }
 }
 
+/// Where the inner chunks of a shard are by its Zarr index, canonical or not: offset and length,
+/// `None` for absent ones. Hashes are not looked at.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the index is cut short, its checksum is wrong, or it points outside.
+pub fn read_index(shard: &[u8], inner_chunks: usize) -> Result<Vec<Option<Range<usize>>>, Error> {
+    let index_bytes = INDEX_ENTRY_BYTES * inner_chunks + CHECKSUM_BYTES;
+    let start = shard
+        .len()
+        .checked_sub(index_bytes)
+        .ok_or_else(|| corrupt(format!("{} bytes are too few for its index", shard.len())))?;
+    let (index, checksum) = shard[start..].split_at(INDEX_ENTRY_BYTES * inner_chunks);
+    if checksum != crc32c::crc32c(index).to_le_bytes() {
+        return Err(corrupt("the checksum of its index is wrong"));
+    }
+    let entry = |entry: &[u8]| {
+        let (offset, length) = (word(&entry[..8]), word(&entry[8..]));
+        if (offset, length) == (ABSENT, ABSENT) {
+            return Ok(None);
+        }
+        let end = offset
+            .checked_add(length)
+            .filter(|&end| end <= start as u64);
+        let end = end.ok_or_else(|| corrupt("an inner chunk reaches past its data"))?;
+        Ok(Some(offset as usize..end as usize))
+    };
+    index.chunks_exact(INDEX_ENTRY_BYTES).map(entry).collect()
+}
+
 /// Checks a whole shard: its footer and every inner chunk.
 ///
 /// # Errors

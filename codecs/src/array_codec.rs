@@ -146,7 +146,9 @@ impl ArrayCodec {
         match self.kind() {
             ChunkKind::Plain => {
                 let whole = Region::whole(&inner.chunk_shape);
-                let Some(elements) = self.canonical_part(elements, &whole, &in_bounds) else {
+                let Some(elements) =
+                    self.canonical_part(elements, &inner.chunk_shape, &whole, &in_bounds)
+                else {
                     return Ok(None);
                 };
                 let bytes = inner.chain.encode(&elements)?;
@@ -161,7 +163,7 @@ impl ArrayCodec {
                 let mut builder = ShardBuilder::new(inner.inner_chunks);
                 for index in 0..inner.inner_chunks {
                     let region = self.inner_region(index)?;
-                    match self.canonical_part(elements, &region, &in_bounds) {
+                    match self.canonical_part(elements, &inner.chunk_shape, &region, &in_bounds) {
                         Some(part) => builder.push(Some(&inner.chain.encode(&part)?)),
                         None => builder.push(None),
                     }
@@ -193,6 +195,136 @@ impl ArrayCodec {
         self.0.chain.decode_into(encoded, out)
     }
 
+    /// Encodes one inner chunk, or a whole plain chunk; `None` if all of it is fill value.
+    ///
+    /// `elements` has its shape. Only cells inside `in_bounds` (lengths from its corner) are data.
+    ///
+    /// # Errors
+    /// As [`ArrayCodec::encode`].
+    pub fn encode_inner(
+        &self,
+        elements: &Elements,
+        in_bounds: &[u64],
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let inner = &*self.0;
+        let whole = Region::whole(&inner.inner_shape);
+        let in_bounds = Region::new(vec![0; in_bounds.len()], in_bounds.to_vec())?;
+        let part = self.canonical_part(elements, &inner.inner_shape, &whole, &in_bounds);
+        part.map(|part| inner.chain.encode(&part)).transpose()
+    }
+
+    /// The stored object of these encoded inner chunks (for a plain chunk, the only one), `None`
+    /// for those that are all fill value; `None` if all of them are.
+    pub fn assemble(&self, inner: &[Option<Bytes>]) -> Option<EncodedChunk> {
+        match self.kind() {
+            ChunkKind::Plain => {
+                let bytes = inner.first()?.clone()?;
+                Some(EncodedChunk {
+                    kind: ChunkKind::Plain,
+                    id: hash::hash(Kind::PlainChunk, &bytes),
+                    bytes,
+                })
+            }
+            ChunkKind::Shard => {
+                let mut builder = ShardBuilder::new(self.0.inner_chunks);
+                for bytes in inner {
+                    builder.push(bytes.as_deref());
+                }
+                let (id, bytes) = builder.finish()?;
+                Some(EncodedChunk {
+                    kind: ChunkKind::Shard,
+                    id,
+                    bytes: bytes.into(),
+                })
+            }
+        }
+    }
+
+    /// Decodes an inner chunk, or a whole plain chunk; all fill value if there is none.
+    ///
+    /// # Errors
+    /// As [`ArrayCodec::decode`].
+    pub fn decode_or_fill(&self, encoded: Option<&Bytes>) -> Result<Elements, Error> {
+        match encoded {
+            Some(bytes) => self.decode(bytes),
+            None => {
+                let count = shape::elements(&self.0.inner_shape)?;
+                let fill = self.0.fill_value.as_bytes();
+                Ok(Elements::repeat(&self.0.data_type, fill, count)?)
+            }
+        }
+    }
+
+    /// Decodes a whole stored object from its encoded inner chunks, in the chunk's shape.
+    ///
+    /// # Errors
+    /// As [`ArrayCodec::decode`].
+    pub fn decode_whole(&self, inner: &[Option<Bytes>]) -> Result<Elements, Error> {
+        let chunk_shape = &self.0.chunk_shape;
+        let fill = self.0.fill_value.as_bytes();
+        let count = shape::elements(chunk_shape)?;
+        let mut whole = Elements::repeat(&self.0.data_type, fill, count)?;
+        if let Elements::Fixed(cells) = &mut whole {
+            for (nth, encoded) in inner.iter().enumerate() {
+                let Some(encoded) = encoded else { continue };
+                let region = self.inner_region(nth)?;
+                let mut decoded = vec![0; self.decoded_bytes()];
+                self.decode_into(encoded, &mut decoded)?;
+                copy::place_box(&decoded, &region, cells, chunk_shape, fill.len());
+            }
+            return Ok(whole);
+        }
+        let parts: Vec<Option<VariableElements>> = inner
+            .iter()
+            .map(|encoded| match self.decode_or_fill(encoded.as_ref())? {
+                Elements::Variable(values) => Ok(encoded.as_ref().map(|_| values)),
+                Elements::Fixed(_) => Err(Error::corrupt("chunk", "fixed-size elements")),
+            })
+            .collect::<Result<_, _>>()?;
+        let value = |at: Vec<u64>| {
+            let shape = &self.0.inner_shape;
+            let part: Vec<u64> = at
+                .iter()
+                .zip(shape)
+                .map(|(at, length)| at / length)
+                .collect();
+            let cell: Vec<u64> = at
+                .iter()
+                .zip(shape)
+                .map(|(at, length)| at % length)
+                .collect();
+            let values = parts.get(self.inner_index(&part)).and_then(Option::as_ref);
+            let values = values.and_then(|v| v.get(shape::linear_index(&cell, shape) as usize));
+            values.unwrap_or(fill)
+        };
+        let values = Region::whole(chunk_shape).positions().map(value).collect();
+        Ok(Elements::Variable(values))
+    }
+
+    /// Decodes a chunk or shard that some other writer encoded, in the chunk's shape.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it does not decode; [`Error::Array`] if its index is wrong.
+    pub fn decode_foreign(&self, bytes: &Bytes) -> Result<Elements, Error> {
+        match self.kind() {
+            ChunkKind::Plain => self.decode(bytes),
+            ChunkKind::Shard => self.decode_whole(&self.split(bytes)?),
+        }
+    }
+
+    /// The encoded inner chunks of a shard, by its Zarr index alone; of a plain chunk, itself.
+    ///
+    /// # Errors
+    /// [`Error::Array`] if the index is wrong.
+    pub fn split(&self, bytes: &Bytes) -> Result<Vec<Option<Bytes>>, Error> {
+        if self.kind() == ChunkKind::Plain {
+            return Ok(vec![Some(bytes.clone())]);
+        }
+        let entries = array::shard::read_index(bytes, self.0.inner_chunks)?;
+        let slice = |entry: Option<std::ops::Range<usize>>| entry.map(|range| bytes.slice(range));
+        Ok(entries.into_iter().map(slice).collect())
+    }
+
     /// Bytes of a decoded inner chunk or plain chunk; an estimate for variable-length types.
     pub fn decoded_bytes(&self) -> usize {
         let elements = self.0.inner_shape.iter().product::<u64>() as usize;
@@ -216,10 +348,11 @@ impl ArrayCodec {
         })
     }
 
-    /// The elements of `region`, cells outside `in_bounds` set to fill; `None` if all are fill.
+    /// The elements of `region` of `elements_shape`, cells outside `in_bounds` set to fill; `None` if all are fill.
     fn canonical_part<'a>(
         &self,
         elements: &'a Elements,
+        elements_shape: &[u64],
         region: &Region,
         in_bounds: &Region,
     ) -> Option<Cow<'a, Elements>> {
@@ -230,7 +363,7 @@ impl ArrayCodec {
         }
         match elements {
             Elements::Fixed(bytes) => {
-                if region.shape() == self.0.chunk_shape && data == *region {
+                if region.shape() == elements_shape && data == *region {
                     return (!is_repeated(bytes, fill)).then_some(Cow::Borrowed(elements));
                 }
                 let count = region.shape().iter().product::<u64>() as usize;
@@ -239,14 +372,7 @@ impl ArrayCodec {
                 } else {
                     fill.repeat(count)
                 };
-                copy::copy_box(
-                    bytes,
-                    &self.0.chunk_shape,
-                    &mut part,
-                    region,
-                    &data,
-                    fill.len(),
-                );
+                copy::copy_box(bytes, elements_shape, &mut part, region, &data, fill.len());
                 (!is_repeated(&part, fill)).then_some(Cow::Owned(Elements::Fixed(part)))
             }
             Elements::Variable(values) => {
@@ -257,7 +383,7 @@ impl ArrayCodec {
                         let inside = inside
                             .into_iter()
                             .all(|(&at, (&s, &l))| at >= s && at - s < l);
-                        let index = shape::linear_index(&at, &self.0.chunk_shape) as usize;
+                        let index = shape::linear_index(&at, elements_shape) as usize;
                         if inside {
                             values.get(index).unwrap_or(fill)
                         } else {

@@ -37,3 +37,30 @@ pub(crate) fn copy_box(
         target[to..to + run].copy_from_slice(&source[from..from + run]);
     }
 }
+
+/// Copies `source`, which holds `region` of an array of `target_shape`, to its place in `target`,
+/// which holds all of it.
+pub(crate) fn place_box(
+    source: &[u8],
+    region: &Region,
+    target: &mut [u8],
+    target_shape: &[u64],
+    element_bytes: usize,
+) {
+    let Some(&last) = region.shape().last() else {
+        target.copy_from_slice(source);
+        return;
+    };
+    let run = last as usize * element_bytes;
+    if run == 0 {
+        return;
+    }
+    let mut rows = region.shape().to_vec();
+    rows[region.shape().len() - 1] = 1;
+    let rows = Region::whole(&rows);
+    for (row, bytes) in rows.positions().zip(source.chunks_exact(run)) {
+        let at: Vec<u64> = row.iter().zip(region.start()).map(|(r, s)| r + s).collect();
+        let to = shape::linear_index(&at, target_shape) as usize * element_bytes;
+        target[to..to + run].copy_from_slice(bytes);
+    }
+}

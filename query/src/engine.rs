@@ -70,6 +70,11 @@ impl Engine {
         })
     }
 
+    /// Stored chunks one request works on at once.
+    pub(crate) fn concurrent_chunks(&self) -> usize {
+        self.concurrent_chunks
+    }
+
     /// An array, ready to read.
     ///
     /// # Errors

@@ -52,6 +52,17 @@ impl ArrayReader {
         }
     }
 
+    pub(crate) fn unwritable(&self, error: codecs::Error) -> Error {
+        match error {
+            codecs::Error::Array(error) => error.into(),
+            error => Error::Corrupt {
+                object: "chunk to be changed".into(),
+                array: self.node.path().to_string(),
+                reason: error.to_string(),
+            },
+        }
+    }
+
     /// The row says how the object is verified; the codecs say how it is read. They must agree.
     fn check_kind(&self, row: &ChunkRow) -> Result<(), Error> {
         if row.kind == self.codec.kind() {
@@ -150,6 +161,21 @@ impl Fetcher {
             found[nth] = Some(bytes);
         }
         Ok(found)
+    }
+
+    /// The hashes of the inner chunks of a stored chunk, `None` for those that are all fill value.
+    pub(crate) async fn inner_hashes(
+        &self,
+        array: &ArrayReader,
+        row: &ChunkRow,
+    ) -> Result<Vec<Option<Hash>>, Error> {
+        array.check_kind(row)?;
+        if row.kind == ChunkKind::Plain {
+            return Ok(vec![Some(row.id)]);
+        }
+        let footer = self.footer(array, row).await?;
+        let entries = footer.parsed.entries().iter();
+        Ok(entries.map(|entry| entry.map(|entry| entry.hash)).collect())
     }
 
     /// Reads neighbouring inner chunks with one request.

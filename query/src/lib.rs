@@ -9,6 +9,7 @@
 //! Architecture invariants: the reads of a [`Plan`] cover every selected element exactly once; bytes
 //! that leave `fetch` were verified; caches hold immutable things only.
 
+mod chunk_statistics;
 mod engine;
 mod error;
 mod fetch;
@@ -16,9 +17,11 @@ mod output;
 mod plan;
 mod pool;
 mod verify;
+mod write;
 
 pub use engine::{Engine, Settings};
 pub use error::Error;
 pub use fetch::ArrayReader;
 pub use plan::{ChunkRead, Plan};
 pub use verify::Report;
+pub use write::summarize;

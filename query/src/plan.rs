@@ -180,6 +180,22 @@ impl Plan {
             .product()
     }
 
+    /// Whether every cell of the inner chunk at `inner` that is in the array is selected.
+    pub(crate) fn covers(&self, inner: &[u64]) -> bool {
+        let lengths = inner
+            .iter()
+            .zip(self.inner_shape.iter().zip(&self.array_shape));
+        let inside = lengths.map(|(at, (&length, &size))| {
+            size.saturating_sub(at.saturating_mul(length)).min(length)
+        });
+        self.parts(inner).iter().zip(inside).all(|(part, length)| {
+            let mut places = part.source.clone();
+            places.sort_unstable();
+            places.dedup();
+            places.len() as u64 == length
+        })
+    }
+
     /// The selected cells of the inner chunk at `inner`, along each axis.
     pub(crate) fn parts(&self, inner: &[u64]) -> Vec<AxisPart> {
         inner

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use array::shard::{verify_plain, verify_shard, verify_unknown_shard};
-use array::{ChunkIndex, Elements, Hash, Region, Statistics};
+use array::{ChunkIndex, Hash, Region, Statistics};
 use bytes::Bytes;
-use compute::cf::Missing;
 use futures::StreamExt as _;
 use storage::{ArrayNode, ChunkKind, ChunkRow, Damage, Repository, Scope};
 
+use crate::chunk_statistics;
 use crate::engine::Engine;
 use crate::{ArrayReader, Error};
 
@@ -213,67 +213,8 @@ fn check_bytes(
     if !deep {
         return Ok(None);
     }
-    let metadata = array.metadata();
-    let in_array = metadata.grid().chunk_region_in_array(&row.index);
-    let count = codec.chunk_shape().iter().product::<u64>();
-    let fill = codec.fill_value().as_bytes();
-    let Elements::Fixed(mut cells) = Elements::repeat(&metadata.data_type, fill, count)? else {
-        for encoded in encoded.iter().flatten() {
-            codec.decode(encoded).map_err(corrupt)?;
-        }
-        return Ok(None);
-    };
-    for (index, encoded) in encoded.iter().enumerate() {
-        let Some(encoded) = encoded else { continue };
-        let region = codec.inner_region(index).map_err(corrupt)?;
-        let mut decoded = vec![0; codec.decoded_bytes()];
-        codec.decode_into(encoded, &mut decoded).map_err(corrupt)?;
-        copy_region(
-            &decoded,
-            &region,
-            &mut cells,
-            codec.chunk_shape(),
-            fill.len(),
-        );
-    }
-    let missing = Missing::from_attributes(&metadata.data_type, &metadata.attributes)?;
-    let inside: Vec<compute::gather::AxisPart> = in_array
-        .shape()
-        .iter()
-        .map(|&length| {
-            let places: Vec<u64> = (0..length).collect();
-            compute::gather::AxisPart {
-                source: places.clone(),
-                target: places,
-            }
-        })
-        .collect();
-    let cells = compute::gather::gather(&cells, &inside, codec.chunk_shape(), fill.len());
-    Ok(compute::statistics(&metadata.data_type, &cells, &missing))
-}
-
-/// Copies a decoded inner chunk to its box in the cells of the whole chunk.
-fn copy_region(
-    decoded: &[u8],
-    region: &Region,
-    cells: &mut [u8],
-    chunk_shape: &[u64],
-    size: usize,
-) {
-    let parts: Vec<compute::gather::AxisPart> = (0..chunk_shape.len())
-        .map(|axis| compute::gather::AxisPart {
-            source: (0..region.shape()[axis]).collect(),
-            target: region.range(axis).collect(),
-        })
-        .collect();
-    compute::gather::for_each_run(&parts, region.shape(), chunk_shape, |from, to, count| {
-        let (from, to, length) = (
-            from as usize * size,
-            to as usize * size,
-            count as usize * size,
-        );
-        cells[to..to + length].copy_from_slice(&decoded[from..from + length]);
-    });
+    chunk_statistics::of_inner_chunks(codec, array.metadata(), &row.index, &encoded)
+        .map_err(corrupt)
 }
 
 /// Checks an object nothing refers to against its own name.

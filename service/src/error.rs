@@ -278,6 +278,9 @@ impl From<storage::Error> for Failure {
                 failure.problem.conflicts = conflicts.iter().map(ConflictInfo::from).collect();
                 failure
             }
+            storage::Error::Closed { .. } | storage::Error::Overtaken { .. } => {
+                Self::conflict(detail)
+            }
             storage::Error::HeadMoved { .. } => Self::precondition("If-Match", detail),
             storage::Error::KeyReused { .. } => Self::meaningless(detail).about("Idempotency-Key"),
             storage::Error::Invalid { what, .. } => Self::bad_request(what, detail),

@@ -137,7 +137,7 @@ pub(crate) enum Written {
 #[derive(Clone, Debug)]
 pub(crate) enum ChunkChange {
     /// It is all fill value.
-    Removed,
+    Removed(Written),
     /// It has these bytes.
     Present {
         kind: ChunkKind,
@@ -175,7 +175,7 @@ impl ChunkChange {
     /// The chunk's row; `None` if it is all fill value.
     pub(crate) fn row(&self, index: ChunkIndex) -> Option<ChunkRow> {
         match self {
-            Self::Removed => None,
+            Self::Removed(_) => None,
             Self::Present {
                 kind,
                 id,
@@ -195,14 +195,45 @@ impl ChunkChange {
 
     pub(crate) fn statistics(&self) -> Option<Statistics> {
         match self {
-            Self::Removed => None,
+            Self::Removed(_) => None,
             Self::Present { extra, .. } => extra.as_ref().and_then(|extra| extra.statistics),
+        }
+    }
+
+    /// The same, but about these inner chunks.
+    pub(crate) fn with_written(self, written: Written) -> Self {
+        match self {
+            Self::Removed(_) => Self::Removed(written),
+            Self::Present {
+                kind,
+                id,
+                length,
+                extra,
+            } => {
+                let mut extra = extra.unwrap_or_else(|| {
+                    Box::new(Extra {
+                        location: Location::Stored,
+                        statistics: None,
+                        written: Written::Whole,
+                    })
+                });
+                extra.written = written;
+                let is_plain = extra.location == Location::Stored
+                    && extra.statistics.is_none()
+                    && extra.written == Written::Whole;
+                Self::Present {
+                    kind,
+                    id,
+                    length,
+                    extra: (!is_plain).then_some(extra),
+                }
+            }
         }
     }
 
     pub(crate) fn written(&self) -> &Written {
         match self {
-            Self::Removed => &Written::Whole,
+            Self::Removed(written) => written,
             Self::Present { extra, .. } => extra
                 .as_ref()
                 .map_or(&Written::Whole, |extra| &extra.written),
@@ -297,9 +328,9 @@ impl ChunkChanges {
 
     /// Whether every chunk that is not all fill value comes with its statistics.
     pub(crate) fn all_have_statistics(&self) -> bool {
-        self.by_address
-            .values()
-            .all(|change| matches!(change, ChunkChange::Removed) || change.statistics().is_some())
+        self.by_address.values().all(|change| {
+            matches!(change, ChunkChange::Removed(_)) || change.statistics().is_some()
+        })
     }
 
     pub(crate) fn manifest_changes(&self) -> Vec<AddressedChange<'_>> {

@@ -336,6 +336,8 @@ fn is_own_fault(error: &Error) -> bool {
         | Error::Invalid { .. }
         | Error::Conflict { .. }
         | Error::HeadMoved { .. }
+        | Error::Closed { .. }
+        | Error::Overtaken { .. }
         | Error::KeyReused { .. }
         | Error::Array(_) => true,
         Error::Corrupt { .. }

@@ -1,5 +1,7 @@
 //! What can go wrong with stored versions: one variant for each thing a caller can do about it.
 
+use array::{ChunkIndex, NodePath};
+
 use crate::{CommitId, Conflict};
 
 /// Failure to read or write a repository.
@@ -40,6 +42,20 @@ pub enum Error {
         base: CommitId,
         /// Everything both sides changed.
         conflicts: Vec<Conflict>,
+    },
+    /// A transaction that was committed or aborted takes no more changes.
+    #[error("transaction {transaction} is closed: it was committed or aborted")]
+    Closed {
+        /// The transaction.
+        transaction: String,
+    },
+    /// Another writer of the same transaction changed the chunk after it was read. Read it again.
+    #[error("chunk {index} of {path} changed after it was read")]
+    Overtaken {
+        /// The array.
+        path: NodePath,
+        /// The chunk.
+        index: ChunkIndex,
     },
     /// The branch is not at the commit the caller takes it to be at. Look, and decide again.
     #[error("branch {branch} is at {found}, not at {expected}")]

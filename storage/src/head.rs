@@ -18,14 +18,14 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use moka::sync::Cache;
 use tracing::warn;
 
-use crate::Error;
 use crate::commit::format_time;
 use crate::log::{self, CHECKPOINT_INTERVAL, LogEntry, LogState};
 use crate::repository::{REPO_KEY, Repository};
+use crate::{CommitId, Error};
 
 pub(crate) const HINT_KEY: &str = "log/_hint.json";
 /// Log entries read at once.
-const CONCURRENT_ENTRIES: usize = 64;
+pub(crate) const CONCURRENT_ENTRIES: usize = 64;
 /// Entries looked for at once in a search; more would save few round trips.
 const PROBES: u32 = 4;
 /// Entries kept: the log between two checkpoints, several times.
@@ -266,6 +266,27 @@ impl Repository {
             .buffered(CONCURRENT_ENTRIES)
             .try_collect()
             .await
+    }
+
+    /// The commit a write led to, if it is in the log at entry `since` or later.
+    ///
+    /// # Errors
+    /// As [`Repository::head`].
+    pub(crate) async fn find_write(
+        &self,
+        write_id: &str,
+        since: u64,
+    ) -> Result<Option<CommitId>, Error> {
+        let next = self.head().await?.next_sequence();
+        let mut entries = futures::stream::iter(since..next)
+            .map(|sequence| self.entry_that_exists(sequence))
+            .buffered(CONCURRENT_ENTRIES);
+        while let Some(entry) = entries.try_next().await? {
+            if let Some(commit) = entry.1.write(write_id) {
+                return Ok(Some(commit));
+            }
+        }
+        Ok(None)
     }
 
     /// The refs as they were at `time`.

@@ -183,7 +183,7 @@ async fn changed_array(old: &ArrayNode, new: &ArrayNode) -> Result<Change, Error
             continue;
         }
         let change = match after {
-            None => ChunkChange::Removed,
+            None => ChunkChange::Removed(Written::Differing),
             Some(row) => {
                 let statistics = new.chunk_statistics(&index).await?;
                 ChunkChange::present(row, statistics, Written::Differing)

@@ -284,6 +284,22 @@ impl LogEntry {
     }
 }
 
+impl LogEntry {
+    /// The commit that the write `write_id` led to, if it is in this entry.
+    pub(crate) fn write(&self, write_id: &str) -> Option<CommitId> {
+        self.operations
+            .iter()
+            .find_map(|operation| match operation {
+                Operation::UpdateRef {
+                    write_id: found,
+                    to,
+                    ..
+                } if found == write_id => *to,
+                _ => None,
+            })
+    }
+}
+
 /// `value` with `self`, its hash, as canonical bytes.
 pub(crate) fn with_self(kind: Kind, mut value: Value) -> (Hash, Vec<u8>) {
     let hash = hash::hash(kind, &json::canonical_bytes(&value));

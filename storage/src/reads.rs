@@ -23,6 +23,45 @@ pub(crate) struct Reads {
     pub(crate) regions: BTreeMap<NodePath, Vec<Region>>,
 }
 
+/// The reads of a transaction, and which of them nobody was told of yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReadLog {
+    pub(crate) all: Reads,
+    fresh: Reads,
+}
+
+impl ReadLog {
+    pub(crate) fn node(&mut self, path: &NodePath) {
+        if self.all.nodes.insert(path.clone()) {
+            self.fresh.nodes.insert(path.clone());
+        }
+    }
+
+    pub(crate) fn members(&mut self, path: &NodePath) {
+        if self.all.members.insert(path.clone()) {
+            self.fresh.members.insert(path.clone());
+        }
+    }
+
+    pub(crate) fn region(&mut self, path: &NodePath, region: Region) {
+        let known = self.all.regions.entry(path.clone()).or_default();
+        if known.iter().any(|known| known.contains(&region)) {
+            return;
+        }
+        known.push(region.clone());
+        self.fresh
+            .regions
+            .entry(path.clone())
+            .or_default()
+            .push(region);
+    }
+
+    /// The reads since this was last called.
+    pub(crate) fn take_fresh(&mut self) -> Reads {
+        std::mem::take(&mut self.fresh)
+    }
+}
+
 type Differences = BTreeMap<NodePath, NodeDifference>;
 
 impl Reads {
@@ -32,13 +71,6 @@ impl Reads {
         self.members.extend(other.members);
         for (path, regions) in other.regions {
             self.regions.entry(path).or_default().extend(regions);
-        }
-    }
-
-    pub(crate) fn add_region(&mut self, path: &NodePath, region: Region) {
-        let regions = self.regions.entry(path.clone()).or_default();
-        if !regions.iter().any(|known| known.contains(&region)) {
-            regions.push(region);
         }
     }
 

@@ -443,7 +443,7 @@ impl Arrays<'_> {
                 )
                 .await?;
             let merged = match spliced {
-                None => ChunkChange::Removed,
+                None => ChunkChange::Removed(Written::Inner(mine.into())),
                 Some((row, bytes)) => {
                     let statistics = repository
                         .summarize(&self.ours.metadata, index, bytes)

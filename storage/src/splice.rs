@@ -2,6 +2,8 @@
 //!
 //! Encoded inner chunks are moved as they are; nothing is decoded.
 
+use std::collections::BTreeSet;
+
 use array::shard::{MAX_INNER_CHUNKS, ShardBuilder, ShardEntry, ShardFooter, footer_range};
 use array::{ArrayMetadata, ChunkIndex, ChunkKind, Region, Sharding};
 use bytes::Bytes;
@@ -178,10 +180,65 @@ impl InnerChunks {
             .collect())
     }
 
+    /// Puts a staged version of a chunk together with versions its writer had not seen. Gives the
+    /// inner chunks that were written on both sides and differ, and the chunk; `None` if that is
+    /// the version itself.
+    pub(crate) async fn merge_versions(
+        &self,
+        repository: &Repository,
+        sides: Versioned<'_>,
+    ) -> Result<(Vec<u32>, Option<Option<(ChunkRow, Bytes)>>), Error> {
+        let Versioned {
+            index,
+            current,
+            unseen,
+            step,
+        } = sides;
+        let all = || (0..self.count as u32).collect::<Vec<u32>>();
+        let of = |written: &Written| match written {
+            Written::Inner(inner) => inner.to_vec(),
+            Written::Whole | Written::Differing => all(),
+        };
+        let theirs: BTreeSet<u32> = unseen.iter().flat_map(of).collect();
+        let mine = of(step.written());
+        let (own, other) = (step.row(index.clone()), current.row(index.clone()));
+        let differing = self
+            .differing(repository, own.as_ref(), other.as_ref())
+            .await?;
+        let clash = |inner: &u32| theirs.contains(inner) && differing.binary_search(inner).is_ok();
+        let clashing: Vec<u32> = mine.iter().copied().filter(clash).collect();
+        if !self.can_splice() || mine.len() == self.count {
+            return Ok((clashing, None));
+        }
+        let uploads = Uploads::new(repository.store());
+        let merged = self
+            .splice(
+                repository,
+                &uploads,
+                index,
+                (own.as_ref(), &mine),
+                other.as_ref(),
+            )
+            .await?;
+        uploads.finish().await?;
+        Ok((clashing, Some(merged)))
+    }
+
     /// Whether chunks can be merged by their inner chunks at all.
     pub(crate) fn can_splice(&self) -> bool {
         self.sharding.is_some()
     }
+}
+
+/// A staged version of a chunk, and what its writer had not seen.
+pub(crate) struct Versioned<'a> {
+    pub(crate) index: &'a ChunkIndex,
+    /// The chunk with all versions before this one.
+    pub(crate) current: &'a ChunkChange,
+    /// What the versions wrote that the writer had not seen.
+    pub(crate) unseen: &'a [Written],
+    /// The version.
+    pub(crate) step: &'a ChunkChange,
 }
 
 /// Whether any cell of `region` lies outside `shape`.

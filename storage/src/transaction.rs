@@ -21,13 +21,16 @@ use crate::changes::{
 };
 use crate::committer::Pending;
 use crate::conflict::Policies;
+use crate::diff::same_content;
+use crate::journal::{ChunkStep, Journal, Step};
 use crate::log::{Idempotency, Ref};
 use crate::names::RefName;
 use crate::object::shard_key;
 use crate::page::{ChunkRow, Location, MAX_INLINE_BYTES};
-use crate::reads::Reads;
+use crate::reads::{ReadLog, Reads};
 use crate::repository::Repository;
 use crate::snapshot::{ArrayNode, Node, Snapshot};
+use crate::splice::{InnerChunks, Versioned};
 use crate::tree::{NodeKind, TreeRow};
 use crate::{CommitId, Error};
 
@@ -69,7 +72,9 @@ pub struct Transaction {
     write_id: String,
     changes: Mutex<Changes>,
     /// `None` unless serializable.
-    reads: Option<Mutex<Reads>>,
+    reads: Option<Mutex<ReadLog>>,
+    /// The steps of a shared transaction.
+    journal: Option<Mutex<Journal>>,
 }
 
 /// What there is at a path, while nothing else changes the transaction.
@@ -130,7 +135,46 @@ impl Transaction {
             write_id,
             changes: Mutex::default(),
             reads: is_serializable.then(Mutex::default),
+            journal: None,
         }
+    }
+
+    /// Writes down every step from now on.
+    pub(crate) fn keep_journal(&mut self) {
+        self.journal = Some(Mutex::default());
+    }
+
+    /// Notes steps in the journal, if one is kept. Called while the changes are locked, so that the
+    /// steps are in the order they were taken.
+    fn note(&self, note: impl FnOnce(&mut Journal)) {
+        if let Some(journal) = &self.journal {
+            note(&mut journal.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// The steps since this was last called, what was read included.
+    pub(crate) fn take_steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        self.note(|journal| steps = journal.take_steps());
+        self.note_reads(|reads| {
+            let fresh = reads.take_fresh();
+            if fresh != Reads::default() {
+                steps.push(Step::read(&fresh));
+            }
+        });
+        steps
+    }
+
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    pub(crate) fn write_id(&self) -> &str {
+        &self.write_id
+    }
+
+    pub(crate) fn since(&self) -> u64 {
+        self.since
     }
 
     /// The commit the transaction started from.
@@ -155,7 +199,7 @@ impl Transaction {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn note_reads(&self, note: impl FnOnce(&mut Reads)) {
+    pub(crate) fn note_reads(&self, note: impl FnOnce(&mut ReadLog)) {
         if let Some(reads) = &self.reads {
             note(&mut reads.lock().unwrap_or_else(PoisonError::into_inner));
         }
@@ -227,6 +271,12 @@ impl Transaction {
             None if place.base.is_some() => Origin::Base,
             None => Origin::New,
         };
+        self.note(|journal| {
+            journal.push(Step::PutGroup {
+                path: path.as_str().to_owned(),
+                zarr_json: metadata.to_json(),
+            });
+        });
         let change = GroupChange {
             origin,
             metadata: Some(metadata),
@@ -256,6 +306,12 @@ impl Transaction {
                 name: path.to_string(),
             });
         }
+        self.note(|journal| {
+            journal.push(Step::CreateArray {
+                path: path.as_str().to_owned(),
+                zarr_json: metadata.to_json(),
+            });
+        });
         let change = ArrayChange::new(Origin::New, Arc::new(metadata), chunks);
         place
             .changes
@@ -281,7 +337,7 @@ impl Transaction {
             && old.chunk_shape() == metadata.chunk_shape()
             && old.codecs == metadata.codecs
             && old.dimensions() == metadata.dimensions();
-        let mut changed = if is_same_store {
+        let changed = if is_same_store {
             let cut = array.cut.iter().zip(metadata.shape());
             ArrayChange {
                 cut: cut.zip(old.shape()).map(cut_to).collect(),
@@ -298,10 +354,19 @@ impl Transaction {
             let chunks = ChunkChanges::new(&metadata)?;
             ArrayChange::new(Origin::New, Arc::new(metadata), chunks)
         };
-        if changed.metadata == array.metadata {
-            changed.metadata = array.metadata.clone();
-        }
         let mut place = self.look(path).await?;
+        if let Some(Change::Array(now)) = place.changes.get(path)
+            && !Arc::ptr_eq(now, &array)
+        {
+            let reason = format!("{path} changed while its metadata was being set: try again");
+            return Err(Error::invalid("array", reason));
+        }
+        self.note(|journal| {
+            journal.push(Step::SetArray {
+                path: path.as_str().to_owned(),
+                zarr_json: changed.metadata.to_json(),
+            });
+        });
         place
             .changes
             .insert(path.clone(), Change::Array(Arc::new(changed)));
@@ -334,6 +399,11 @@ impl Transaction {
         }
         let is_in_base = place.base.is_some();
         place.changes.delete(path, is_in_base);
+        self.note(|journal| {
+            journal.push(Step::Delete {
+                path: path.as_str().to_owned(),
+            });
+        });
         Ok(())
     }
 
@@ -416,6 +486,12 @@ impl Transaction {
             let path = rest.try_fold(to.clone(), |path, name| path.join(name))?;
             place.changes.insert(path, change);
         }
+        self.note(|journal| {
+            journal.push(Step::Rename {
+                path: from.as_str().to_owned(),
+                to: to.as_str().to_owned(),
+            });
+        });
         Ok(())
     }
 
@@ -436,27 +512,46 @@ impl Transaction {
         bytes: Bytes,
         statistics: Option<Statistics>,
     ) -> Result<(), Error> {
-        let row = self.upload(index, kind, id, bytes).await?;
-        self.change_chunk(path, row, statistics, Written::Whole)
-            .await
+        let row = self.upload(index.clone(), kind, id, bytes).await?;
+        let change = ChunkChange::present(row, statistics, Written::Whole);
+        self.edit_chunk(path, &index, change, None).await
     }
 
-    /// Stores one chunk of which only the inner chunks `written` (ascending) are this
-    /// transaction's; the others are those of the chunk as the transaction saw it.
+    /// Stores one chunk of which only the inner chunks `written` (ascending) are new; the others are
+    /// those of the chunk `seen`, as the transaction had it.
     ///
     /// # Errors
-    /// As [`Transaction::put_chunk`].
+    /// [`Error::Overtaken`] if the transaction has another chunk there by now; else as
+    /// [`Transaction::put_chunk`].
     pub async fn put_inner_chunks(
         &self,
         path: &NodePath,
         chunk: (ChunkIndex, ChunkKind, Hash, Bytes),
         statistics: Option<Statistics>,
         written: Vec<u32>,
+        seen: Option<&ChunkRow>,
     ) -> Result<(), Error> {
         let (index, kind, id, bytes) = chunk;
-        let row = self.upload(index, kind, id, bytes).await?;
+        let row = self.upload(index.clone(), kind, id, bytes).await?;
         let written = Written::Inner(written.into());
-        self.change_chunk(path, row, statistics, written).await
+        let change = ChunkChange::present(row, statistics, written);
+        self.edit_chunk(path, &index, change, Some(seen)).await
+    }
+
+    /// Makes a chunk all fill value, which the inner chunks of the chunk `seen` but for `written`
+    /// are already.
+    ///
+    /// # Errors
+    /// As [`Transaction::put_inner_chunks`].
+    pub async fn clear_inner_chunks(
+        &self,
+        path: &NodePath,
+        index: &ChunkIndex,
+        written: Vec<u32>,
+        seen: Option<&ChunkRow>,
+    ) -> Result<(), Error> {
+        let change = ChunkChange::Removed(Written::Inner(written.into()));
+        self.edit_chunk(path, index, change, Some(seen)).await
     }
 
     async fn upload(
@@ -483,45 +578,52 @@ impl Transaction {
         })
     }
 
-    async fn change_chunk(
-        &self,
-        path: &NodePath,
-        row: ChunkRow,
-        statistics: Option<Statistics>,
-        written: Written,
-    ) -> Result<(), Error> {
-        let index = row.index.clone();
-        self.edit_chunks(path, &index, |chunks| {
-            let written = chunks.written_with(&index, written);
-            chunks.insert(&index, ChunkChange::present(row, statistics, written));
-        })
-        .await
-    }
-
     /// Makes one chunk of an array all fill value.
     ///
     /// # Errors
     /// As [`Transaction::put_chunk`].
     pub async fn delete_chunk(&self, path: &NodePath, index: ChunkIndex) -> Result<(), Error> {
-        self.edit_chunks(path, &index, |chunks| {
-            chunks.insert(&index, ChunkChange::Removed);
+        let change = ChunkChange::Removed(Written::Whole);
+        self.edit_chunk(path, &index, change, None).await
+    }
+
+    /// Sets the change of a chunk. With `seen`, only if that is still what the transaction has.
+    async fn edit_chunk(
+        &self,
+        path: &NodePath,
+        index: &ChunkIndex,
+        change: ChunkChange,
+        seen: Option<Option<&ChunkRow>>,
+    ) -> Result<(), Error> {
+        self.edit_chunks(path, index, |chunks| {
+            if let (Some(now), Some(seen)) = (chunks.get(index), seen)
+                && !same_content(now.row(index.clone()).as_ref(), seen)
+            {
+                return Err(Error::Overtaken {
+                    path: path.clone(),
+                    index: index.clone(),
+                });
+            }
+            // The step is about what is written now, the change about all that was.
+            self.note(|journal| journal.push_chunk(path, index, &change));
+            let written = chunks.written_with(index, change.written().clone());
+            chunks.insert(index, change.with_written(written));
+            Ok(())
         })
         .await
     }
 
-    async fn edit_chunks(
+    async fn edit_chunks<T>(
         &self,
         path: &NodePath,
         index: &ChunkIndex,
-        edit: impl FnOnce(&mut ChunkChanges),
-    ) -> Result<(), Error> {
-        let fresh = match self.changes().get(path) {
-            Some(_) => None,
-            None => Some(()),
-        };
-        let fresh = match fresh {
-            Some(()) => Some(self.array_change(path).await?),
-            None => None,
+        edit: impl FnOnce(&mut ChunkChanges) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let is_known = self.changes().get(path).is_some();
+        let fresh = if is_known {
+            None
+        } else {
+            Some(self.array_change(path).await?)
         };
         let mut changes = self.changes();
         if let (None, Some(array)) = (changes.get(path), fresh) {
@@ -534,8 +636,105 @@ impl Transaction {
             let reason = format!("{index} is outside the chunk grid of {path}");
             return Err(Error::invalid("chunk", reason));
         }
-        edit(&mut Arc::make_mut(array).chunks);
+        edit(&mut Arc::make_mut(array).chunks)
+    }
+
+    /// Takes a step that another writer staged, which is not about a chunk.
+    pub(crate) async fn replay(&self, step: &Step) -> Result<(), Error> {
+        let array = |zarr_json: &Value| match NodeMetadata::from_json(zarr_json.clone())? {
+            NodeMetadata::Array(metadata) => Ok(metadata),
+            NodeMetadata::Group(_) => Err(Error::invalid("zarr.json", "not that of an array")),
+        };
+        match step {
+            Step::PutGroup { path, zarr_json } => {
+                let NodeMetadata::Group(metadata) = NodeMetadata::from_json(zarr_json.clone())?
+                else {
+                    return Err(Error::invalid("zarr.json", "not that of a group"));
+                };
+                self.put_group(&path.parse()?, metadata).await?;
+            }
+            Step::CreateArray { path, zarr_json } => {
+                self.create_array(&path.parse()?, array(zarr_json)?).await?;
+            }
+            Step::SetArray { path, zarr_json } => {
+                self.set_array_metadata(&path.parse()?, array(zarr_json)?)
+                    .await?;
+            }
+            Step::Delete { path } => self.delete(&path.parse()?).await?,
+            Step::Rename { path, to } => self.rename(&path.parse()?, &to.parse()?).await?,
+            Step::Read {
+                nodes,
+                members,
+                regions,
+            } => {
+                let read = Step::reads(nodes, members, regions)
+                    .map_err(|reason| Error::invalid("transaction", reason))?;
+                self.note_reads(|reads| reads.all.extend(read));
+            }
+            Step::Chunk(_) => {}
+        }
+        // It is staged already.
+        self.note(|journal| journal.forget(step));
         Ok(())
+    }
+
+    /// Takes in a version of a chunk that another writer staged. Gives the cells of inner chunks
+    /// that a writer it did not know of has written too, and differently.
+    pub(crate) async fn merge_version(
+        &self,
+        path: &NodePath,
+        index: &ChunkIndex,
+        step: &ChunkStep,
+        change: ChunkChange,
+    ) -> Result<Vec<Region>, Error> {
+        let mut unseen: Vec<Written> = Vec::new();
+        self.note(|journal| {
+            let versions = journal.versions(path, index);
+            unseen = versions
+                .unseen(step.previous.as_ref())
+                .into_iter()
+                .cloned()
+                .collect();
+            let written = change.written().clone();
+            versions.add(&step.version, step.previous.clone(), written);
+        });
+        let current = match self.changes().get(path) {
+            Some(Change::Array(array)) => array.chunks.get(index).cloned(),
+            _ => None,
+        };
+        let mut clashes = Vec::new();
+        let merged = match current {
+            Some(current) if !unseen.is_empty() => {
+                let metadata = self.array_change(path).await?.metadata.clone();
+                let inner = InnerChunks::of(&metadata)?;
+                let sides = Versioned {
+                    index,
+                    current: &current,
+                    unseen: &unseen,
+                    step: &change,
+                };
+                let (clashing, merged) = inner.merge_versions(&self.repository, sides).await?;
+                for part in clashing {
+                    clashes.push(inner.region(index, part, metadata.shape())?);
+                }
+                match merged {
+                    None => change,
+                    Some(None) => ChunkChange::Removed(change.written().clone()),
+                    Some(Some((row, bytes))) => {
+                        let statistics = self.repository.summarize(&metadata, index, bytes).await?;
+                        ChunkChange::present(row, statistics, change.written().clone())
+                    }
+                }
+            }
+            _ => change,
+        };
+        self.edit_chunks(path, index, |chunks| {
+            let written = chunks.written_with(index, merged.written().clone());
+            chunks.insert(index, merged.with_written(written));
+            Ok(())
+        })
+        .await?;
+        Ok(clashes)
     }
 
     /// The change of the array at `path`, an empty one if it has none yet.
@@ -559,9 +758,7 @@ impl Transaction {
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Missing`] if a tree or document is not what it should be.
     pub async fn find(&self, path: &NodePath) -> Result<Option<Node>, Error> {
-        self.note_reads(|reads| {
-            reads.nodes.insert(path.clone());
-        });
+        self.note_reads(|reads| reads.node(path));
         self.view(path).await
     }
 
@@ -644,7 +841,7 @@ impl Transaction {
 
     /// Records that the values of `region` of the array at `path` were read.
     pub fn note_region(&self, path: &NodePath, region: Region) {
-        self.note_reads(|reads| reads.add_region(path, region));
+        self.note_reads(|reads| reads.region(path, region));
     }
 
     /// The row of a chunk of an array as this transaction sees it; `None` if all of it is fill
@@ -670,9 +867,7 @@ impl Transaction {
     /// # Errors
     /// As [`Transaction::find`].
     pub async fn members(&self, path: &NodePath) -> Result<Vec<NodePath>, Error> {
-        self.note_reads(|reads| {
-            reads.members.insert(path.clone());
-        });
+        self.note_reads(|reads| reads.members(path));
         self.visible_members(path).await
     }
 
@@ -733,7 +928,7 @@ impl Transaction {
             branch: self.branch,
             base: self.base,
             changes: Arc::new(changes.unwrap_or_else(PoisonError::into_inner)),
-            reads: reads.map(Arc::new),
+            reads: reads.map(|reads| Arc::new(reads.all)),
             options,
             write_id: self.write_id,
             second_parent: None,

@@ -6,7 +6,7 @@ use array::hash::{self, Hash};
 use array::{NodePath, Region};
 
 use crate::layout::Layout;
-use crate::log::{CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
+use crate::log::{CHECKPOINT_INTERVAL, LogEntry, LogState, Operation, check_self};
 use crate::object::{object_key, shard_key};
 use crate::page::{ChunkRow, Location};
 use crate::repository::Repository;
@@ -151,7 +151,7 @@ impl Walk {
         self.found.objects.insert("repo.json".into());
         let newest = sequences.iter().copied().max();
         let mut state = match store.get("repo.json").await? {
-            Some(bytes) => match crate::log::check_self(hash::Kind::Repo, &bytes) {
+            Some(bytes) => match check_self(hash::Kind::Repo, &bytes) {
                 Ok((hash, _)) => Some(LogState::initial(hash)),
                 Err(reason) => {
                     self.damage("repo.json", Error::corrupt("repo.json", reason))?;
@@ -347,6 +347,9 @@ pub fn check_unreferenced(key: &str, bytes: &[u8]) -> Result<(), String> {
             .parse()
             .map_err(|_| "not the name of a checkpoint")?;
         return LogState::decode_checkpoint(sequence, bytes).map(drop);
+    }
+    if key.starts_with("staging/") {
+        return check_self(hash::Kind::Staged, bytes).map(drop);
     }
     Err("nothing in a repository has this name".into())
 }

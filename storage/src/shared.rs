@@ -1,0 +1,493 @@
+//! Transactions whose changes are staged in the object store, so that any process can go on with
+//! them.
+//!
+//! ```text
+//! staging/<id>/begin          base, branch, isolation, write id
+//! staging/<id>/<clock>-<uuid> steps of one writer                 put-if-absent
+//! staging/<id>/closing        no steps after this one count       put-if-absent
+//! ```
+//!
+//! A writer acknowledges a step once its record is stored and `closing` is still absent. Whoever
+//! commits puts `closing` first and lists the records then, so it has every acknowledged step. All
+//! committers write the same write id, of which the log takes one.
+//!
+//! Spec: `docs/format.md`, "Transactions".
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use array::hash::Kind;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::commit::{format_time, parse_time};
+use crate::conflict::{Conflict, ConflictKind};
+use crate::head::CONCURRENT_ENTRIES;
+use crate::journal::{ChunkStep, Step, decode_record, encode_record};
+use crate::log::{check_self, with_self};
+use crate::names::RefName;
+use crate::repository::Repository;
+use crate::store::Put;
+use crate::transaction::{CommitOptions, Isolation, Transaction};
+use crate::{CommitId, Error};
+
+/// Longest record that is read, in bytes.
+const MAX_RECORD_BYTES: usize = 256 << 20;
+
+/// Names a shared transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TransactionId(Uuid);
+
+impl std::fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+impl std::str::FromStr for TransactionId {
+    type Err = Error;
+
+    /// 32 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parsed = Uuid::try_parse(text).ok().filter(|_| text.len() == 32);
+        let reason = || format!("{text:?} is not 32 hexadecimal digits");
+        parsed
+            .map(Self)
+            .ok_or_else(|| Error::invalid("transaction", reason()))
+    }
+}
+
+/// How far a shared transaction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionState {
+    /// It takes changes.
+    Open,
+    /// A commit of it was asked for and is not in the log, or not yet.
+    Closing,
+    /// It is in the log, as this commit.
+    Committed(CommitId),
+    /// It was given up.
+    Aborted,
+}
+
+/// A transaction whose changes are staged in the object store.
+#[derive(Debug)]
+pub struct SharedTransaction {
+    id: TransactionId,
+    actor: String,
+    started: DateTime<Utc>,
+    transaction: Transaction,
+    staged: Mutex<Staged>,
+    /// Held while records are read or written, so that each sees all before it.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Staged {
+    /// Names of the records that are part of the transaction here.
+    records: BTreeSet<String>,
+    /// Steps that do not go together.
+    conflicts: Vec<Conflict>,
+    /// Set once a record could not be stored: what is here is not what is staged.
+    failed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Begin {
+    actor: String,
+    base: CommitId,
+    branch: String,
+    isolation: String,
+    since: String,
+    time: String,
+    write_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Closing {
+    aborted: bool,
+}
+
+fn folder(id: TransactionId) -> String {
+    format!("staging/{id}")
+}
+
+impl Repository {
+    /// Opens a transaction on a branch that any process can go on with.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such branch; [`Error::Store`] if the store failed.
+    pub async fn open_transaction(
+        &self,
+        branch: &RefName,
+        isolation: Isolation,
+        actor: &str,
+    ) -> Result<SharedTransaction, Error> {
+        let mut transaction = Transaction::begin_with(self, branch, isolation).await?;
+        transaction.keep_journal();
+        let id = TransactionId(Uuid::new_v4());
+        let started = Utc::now();
+        let begin = Begin {
+            actor: actor.to_owned(),
+            base: transaction.base().id(),
+            branch: branch.to_string(),
+            isolation: match isolation {
+                Isolation::Snapshot => "snapshot".into(),
+                Isolation::Serializable => "serializable".into(),
+            },
+            since: transaction.since().to_string(),
+            time: format_time(started),
+            write_id: transaction.write_id().to_owned(),
+        };
+        let key = format!("{}/begin", folder(id));
+        self.store()
+            .put_immutable(&key, encode(&begin)?.into())
+            .await?;
+        Ok(SharedTransaction {
+            id,
+            actor: actor.to_owned(),
+            started,
+            transaction,
+            staged: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Takes up a transaction that some process opened, with everything staged so far.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none; [`Error::Corrupt`] if what is staged is damaged.
+    pub async fn shared_transaction(&self, id: TransactionId) -> Result<SharedTransaction, Error> {
+        let key = format!("{}/begin", folder(id));
+        let Some(bytes) = self.store().get(&key).await? else {
+            return Err(Error::not_found("transaction", &id.to_string(), []));
+        };
+        let corrupt = |reason: String| Error::corrupt(&key, reason);
+        let begin: Begin = decode(&bytes).map_err(corrupt)?;
+        let isolation = match begin.isolation.as_str() {
+            "snapshot" => Isolation::Snapshot,
+            "serializable" => Isolation::Serializable,
+            other => return Err(corrupt(format!("isolation {other:?}"))),
+        };
+        let branch: RefName = begin
+            .branch
+            .parse()
+            .map_err(|error: Error| corrupt(error.to_string()))?;
+        let since = begin
+            .since
+            .parse()
+            .map_err(|_| corrupt("its log entry is no number".into()))?;
+        let base = self.snapshot(begin.base).await?;
+        let mut transaction =
+            Transaction::from_parts(base, &branch, isolation, begin.write_id, since);
+        transaction.keep_journal();
+        let shared = SharedTransaction {
+            id,
+            actor: begin.actor,
+            started: parse_time(&begin.time).map_err(corrupt)?,
+            transaction,
+            staged: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        };
+        shared.refresh().await?;
+        Ok(shared)
+    }
+
+    /// The transactions that are staged, whatever became of them.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store failed.
+    pub async fn staged_transactions(&self) -> Result<Vec<TransactionId>, Error> {
+        let folders = self.store().under("staging").folders().await?;
+        Ok(folders
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect())
+    }
+
+    async fn closing(&self, id: TransactionId) -> Result<Option<Closing>, Error> {
+        let key = format!("{}/closing", folder(id));
+        let Some(bytes) = self.store().get(&key).await? else {
+            return Ok(None);
+        };
+        let closing = decode(&bytes).map_err(|reason| Error::corrupt(&key, reason))?;
+        Ok(Some(closing))
+    }
+}
+
+/// A staged document, with its own hash.
+fn encode(document: &impl Serialize) -> Result<Vec<u8>, Error> {
+    let value = serde_json::to_value(document)
+        .map_err(|error| Error::invalid("transaction", error.to_string()))?;
+    Ok(with_self(Kind::Staged, value).1)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let (_, value) = check_self(Kind::Staged, bytes)?;
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+impl SharedTransaction {
+    /// Its name.
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// Who opened it.
+    pub fn actor(&self) -> &str {
+        &self.actor
+    }
+
+    /// When it was opened.
+    pub fn started(&self) -> DateTime<Utc> {
+        self.started
+    }
+
+    /// The transaction, with the changes staged by any process as of the last
+    /// [`SharedTransaction::refresh`]. Changes made to it count once
+    /// [`SharedTransaction::flush`] succeeds.
+    pub fn transaction(&self) -> &Transaction {
+        &self.transaction
+    }
+
+    fn staged(&self) -> MutexGuard<'_, Staged> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it can be used further; if not, what is staged has to be read again.
+    pub fn is_usable(&self) -> bool {
+        !self.staged().failed
+    }
+
+    /// What became of it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store failed.
+    pub async fn state(&self) -> Result<TransactionState, Error> {
+        let repository = self.transaction.repository();
+        match repository.closing(self.id).await? {
+            None => Ok(TransactionState::Open),
+            Some(Closing { aborted: true }) => Ok(TransactionState::Aborted),
+            Some(Closing { aborted: false }) => {
+                let write = self.transaction.write_id();
+                let found = repository
+                    .find_write(write, self.transaction.since())
+                    .await?;
+                Ok(found.map_or(TransactionState::Closing, TransactionState::Committed))
+            }
+        }
+    }
+
+    /// Takes in what other processes have staged.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if a record is damaged or its steps make no sense.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        self.read_records().await
+    }
+
+    async fn read_records(&self) -> Result<(), Error> {
+        let store = self.transaction.repository().store().clone();
+        let folder = folder(self.id);
+        let listed = store.list(&folder).await?;
+        let mut names: Vec<String> = {
+            let staged = self.staged();
+            let name = |(key, _): (String, u64)| key.rsplit('/').next().map(str::to_owned);
+            let is_new = |name: &String| name.contains('-') && !staged.records.contains(name);
+            listed.into_iter().filter_map(name).filter(is_new).collect()
+        };
+        // By the writers' clocks.
+        names.sort();
+        let records: Vec<(String, Vec<Step>)> = futures::stream::iter(names)
+            .map(|name| {
+                let (store, key) = (store.clone(), format!("{folder}/{name}"));
+                async move {
+                    let bytes = store.get_existing(&key).await?;
+                    if bytes.len() > MAX_RECORD_BYTES {
+                        return Err(Error::corrupt(&key, "it is too long for a record"));
+                    }
+                    let steps =
+                        decode_record(&bytes).map_err(|reason| Error::corrupt(&key, reason))?;
+                    Ok((name, steps))
+                }
+            })
+            .buffered(CONCURRENT_ENTRIES)
+            .try_collect()
+            .await?;
+        for (name, steps) in records {
+            for step in &steps {
+                self.replay(step).await.map_err(|error| match error {
+                    Error::Store { .. } | Error::Missing { .. } => error,
+                    other => {
+                        let key = format!("{folder}/{name}");
+                        Error::invalid("transaction", format!("{key} does not fit: {other}"))
+                    }
+                })?;
+            }
+            self.staged().records.insert(name);
+        }
+        Ok(())
+    }
+
+    async fn replay(&self, step: &Step) -> Result<(), Error> {
+        let Step::Chunk(chunk) = step else {
+            return self.transaction.replay(step).await;
+        };
+        let conflict = self.replay_chunk(chunk).await?;
+        self.staged().conflicts.extend(conflict);
+        Ok(())
+    }
+
+    /// Takes in a chunk another writer staged; gives the inner chunks both it and a writer it did
+    /// not know of have written differently.
+    async fn replay_chunk(&self, step: &ChunkStep) -> Result<Vec<Conflict>, Error> {
+        let invalid = |reason: String| Error::invalid("transaction", reason);
+        let path = step.path.parse()?;
+        let (index, change) = step.change().map_err(invalid)?;
+        let clashes = self
+            .transaction
+            .merge_version(&path, &index, step, change)
+            .await?;
+        let clash = |region| Conflict {
+            path: path.clone(),
+            kind: ConflictKind::StagedTwice,
+            region: Some(region),
+        };
+        Ok(clashes.into_iter().map(clash).collect())
+    }
+
+    /// Stages what was changed and read since the last time; others can go on with it then.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if a commit or an abort came first; [`Error::Store`] if the store failed.
+    /// After any error the changes may or may not count: the transaction has to be taken up anew.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let _turn = self.turn.lock().await;
+        let steps = self.transaction.take_steps();
+        let repository = self.transaction.repository();
+        if !steps.is_empty() {
+            // After every record this writer has seen.
+            let clock = self.staged().records.last().map_or(0, |last| {
+                let digits = last.split('-').next().unwrap_or_default();
+                digits.parse::<u64>().unwrap_or(0).saturating_add(1)
+            });
+            let name = format!("{clock:020}-{}", Uuid::new_v4().simple());
+            let key = format!("{}/{name}", folder(self.id));
+            let bytes = encode_record(&steps);
+            if let Err(error) = repository.store().put_immutable(&key, bytes.into()).await {
+                self.staged().failed = true;
+                return Err(error);
+            }
+            self.staged().records.insert(name);
+        }
+        match repository.closing(self.id).await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => {
+                self.staged().failed = true;
+                Err(self.closed())
+            }
+            Err(error) => {
+                self.staged().failed = true;
+                Err(error)
+            }
+        }
+    }
+
+    fn closed(&self) -> Error {
+        Error::Closed {
+            transaction: self.id.to_string(),
+        }
+    }
+
+    /// Commits what all processes have staged. A second committer gets the first one's commit.
+    ///
+    /// After a conflict it can be committed again with other options, but takes no more changes.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if it was aborted; else as [`Transaction::commit`].
+    pub async fn commit(self, options: CommitOptions) -> Result<CommitId, Error> {
+        self.flush_pending().await?;
+        let repository = self.transaction.repository().clone();
+        let closing = self.close(false).await?;
+        if closing.aborted {
+            return Err(self.closed());
+        }
+        let (write_id, since) = (self.transaction.write_id(), self.transaction.since());
+        if let Some(commit) = repository.find_write(write_id, since).await? {
+            return Ok(commit);
+        }
+        // From nothing but what is staged, in the order everyone reads it.
+        let all = repository.shared_transaction(self.id).await?;
+        let staged = all
+            .staged
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !staged.conflicts.is_empty() {
+            return Err(Error::Conflict {
+                branch: all.transaction.branch().to_string(),
+                base: all.transaction.base().id(),
+                conflicts: staged.conflicts,
+            });
+        }
+        let commit = all.transaction.commit(options).await?;
+        // What was staged is in the log now. What cannot be deleted is left to garbage collection.
+        let folder = folder(self.id);
+        let keys = staged.records.iter().map(|name| format!("{folder}/{name}"));
+        let _ = repository.store().delete(keys.collect()).await;
+        Ok(commit)
+    }
+
+    /// Stages what has not been staged yet, unless it is too late: then that is no error here, since
+    /// nobody was told that it counts.
+    async fn flush_pending(&self) -> Result<(), Error> {
+        if !self.is_usable() {
+            return Ok(());
+        }
+        match self.flush().await {
+            Err(Error::Closed { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Gives the transaction up. Nothing of it is ever committed.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if a commit came first.
+    pub async fn abort(self) -> Result<(), Error> {
+        let closing = self.close(true).await?;
+        if !closing.aborted {
+            return Err(self.closed());
+        }
+        let repository = self.transaction.repository();
+        let folder = folder(self.id);
+        let keys = repository.store().list(&folder).await?;
+        let records = keys.into_iter().map(|(key, _)| key);
+        let records = records.filter(|key| key.contains('-')).collect();
+        repository.store().delete(records).await
+    }
+
+    /// Closes the transaction, unless it is closed; gives how it was.
+    async fn close(&self, aborted: bool) -> Result<Closing, Error> {
+        let repository = self.transaction.repository();
+        let closing = Closing { aborted };
+        let key = format!("{}/closing", folder(self.id));
+        let bytes = encode(&closing)?;
+        match repository.store().put_if_absent(&key, bytes.into()).await {
+            Ok(Put::Created) => Ok(closing),
+            // It was there, or the outcome is unclear: what is there counts.
+            other => match repository.closing(self.id).await? {
+                Some(found) => Ok(found),
+                None => {
+                    other?;
+                    Err(Error::Missing { key })
+                }
+            },
+        }
+    }
+}
