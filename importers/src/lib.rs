@@ -23,4 +23,4 @@ pub use export::{Exported, export_zarr};
 pub use fill_arrays::Progress;
 pub use import::{ImportOptions, Imported, check, import};
 pub use source::{Attribute, Attributes, Group, Refused, Source, Variable};
-pub use zarr::{Dropped, default_codecs};
+pub use zarr::{Dropped, default_codecs, new_array};

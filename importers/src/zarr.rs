@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
 use crate::Error;
-use crate::chunking::Chunking;
+use crate::chunking::{Access, Chunking, Lengths, choose};
 use crate::source::{Attribute, Variable};
 
 /// An attribute that was left out, and why.
@@ -148,6 +148,52 @@ fn inner_codecs(data_type: &DataType, compression: &[CodecMetadata]) -> Vec<Valu
     std::iter::once(to_bytes)
         .chain(compression.iter().map(CodecMetadata::to_json))
         .collect()
+}
+
+/// The metadata of a new array, sharded; chunk shapes and compression are chosen unless given.
+///
+/// # Errors
+/// [`Error::Option`] if the chunk shapes do not go together or have another number of dimensions.
+pub fn new_array(
+    shape: &[u64],
+    data_type: &DataType,
+    inner: Option<&[u64]>,
+    shard: Option<&[u64]>,
+    compression: Option<&[CodecMetadata]>,
+) -> Result<ArrayMetadata, Error> {
+    let name = |axis: usize| format!("{axis}");
+    let lengths = |given: Option<&[u64]>, option| match given {
+        Some(given) if given.len() != shape.len() || given.contains(&0) => {
+            let reason = format!("{given:?} does not fit an array of shape {shape:?}");
+            Err(Error::Option { option, reason })
+        }
+        given => {
+            let given = given.unwrap_or_default().iter().enumerate();
+            Ok(Lengths(
+                given.map(|(axis, &length)| (name(axis), length)).collect(),
+            ))
+        }
+    };
+    let variable = Variable {
+        name: String::new(),
+        dimensions: (0..shape.len()).map(name).collect(),
+        shape: shape.to_vec(),
+        data_type: data_type.clone(),
+        attributes: Vec::new(),
+        chunk_shape: None,
+        handle: 0,
+    };
+    let (inner, shard) = (lengths(inner, "chunks")?, lengths(shard, "shards")?);
+    let chunking = choose(&variable, Access::default(), &inner, &shard)?;
+    let compression = compression.map_or_else(default_codecs, <[CodecMetadata]>::to_vec);
+    let (made, _) = metadata("", &variable, &chunking, &compression)?;
+    // The made-up names of the dimensions are not the array's.
+    let codecs = made.codecs.clone();
+    Ok(ArrayMetadata::new(
+        made.grid().clone(),
+        data_type.clone(),
+        codecs,
+    ))
 }
 
 /// What compresses new arrays unless the user says otherwise.

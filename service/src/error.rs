@@ -118,6 +118,15 @@ impl Failure {
         Self::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", title, detail).about("f")
     }
 
+    /// A body of a kind that is not understood.
+    pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
+        let (status, title) = (
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "The body is of no known type",
+        );
+        Self::new(status, "unsupported-media-type", title, detail).about("Content-Type")
+    }
+
     /// A condition of the request does not hold.
     pub fn precondition(parameter: &str, detail: impl Into<String>) -> Self {
         let title = "A condition of the request does not hold";

@@ -9,3 +9,4 @@ pub mod format;
 pub mod http;
 pub mod state;
 pub mod target;
+pub mod values;

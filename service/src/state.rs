@@ -8,7 +8,10 @@ use array::NodePath;
 use bytes::Bytes;
 use moka::sync::Cache;
 use query::Engine;
-use storage::{CommitId, RefBase, RefExpression, RefName, RepoName, Repository, Snapshot, Store};
+use storage::{
+    CommitId, Isolation, RefBase, RefExpression, RefName, RepoName, Repository, SharedTransaction,
+    Snapshot, Store,
+};
 
 use crate::error::Failure;
 
@@ -43,7 +46,25 @@ struct Inner {
     repositories: Mutex<HashMap<RepoName, Opened>>,
     /// Group documents with the metadata of all members, by commit and path.
     documents: Cache<(CommitId, String), Bytes>,
+    /// Transactions that were used lately. Any can be taken up again from the store.
+    transactions: Cache<String, OpenTransaction>,
 }
+
+/// A transaction that requests work on.
+#[derive(Clone, Debug)]
+pub struct OpenTransaction {
+    /// What it is called in URLs: the repository's name, a colon and its id.
+    pub id: String,
+    /// The repository.
+    pub repository: RepoName,
+    /// The transaction.
+    pub shared: Arc<SharedTransaction>,
+}
+
+/// How long a transaction nobody uses stays in memory.
+const TRANSACTION_IDLE: Duration = Duration::from_secs(300);
+/// Most transactions in memory.
+const MAX_TRANSACTIONS: u64 = 256;
 
 /// How long an open repository is taken to be the one in the store. Another process may delete it
 /// and make another of the same name; asking more often would cost a request on every read.
@@ -80,6 +101,10 @@ impl State {
             limits,
             repositories: Mutex::default(),
             documents,
+            transactions: Cache::builder()
+                .max_capacity(MAX_TRANSACTIONS)
+                .time_to_idle(TRANSACTION_IDLE)
+                .build(),
         }))
     }
 
@@ -134,6 +159,7 @@ impl State {
             }
             Err(error) => return Err(error.into()),
         };
+        found.set_summarize(query::summarize());
         // Still the same one: keep what it has cached.
         let repository = match known {
             Some((repository, _)) if repository.id() == found.id() => repository,
@@ -150,6 +176,88 @@ impl State {
     /// Forgets an open repository.
     pub fn forget(&self, name: &RepoName) {
         self.open_repositories().remove(name);
+    }
+
+    /// Opens a transaction on a branch.
+    ///
+    /// # Errors
+    /// 404 if there is no such repository or branch.
+    pub async fn open_transaction(
+        &self,
+        name: &RepoName,
+        branch: &RefName,
+        isolation: Isolation,
+        author: &str,
+    ) -> Result<OpenTransaction, Failure> {
+        let repository = self.repository(name).await?;
+        let shared = repository
+            .open_transaction(branch, isolation, author)
+            .await?;
+        Ok(self.remember(name, shared))
+    }
+
+    fn remember(&self, name: &RepoName, shared: SharedTransaction) -> OpenTransaction {
+        let opened = OpenTransaction {
+            id: format!("{name}:{}", shared.id()),
+            repository: name.clone(),
+            shared: Arc::new(shared),
+        };
+        self.0
+            .transactions
+            .insert(opened.id.clone(), opened.clone());
+        opened
+    }
+
+    /// The transaction `id`, with what any process has staged.
+    ///
+    /// # Errors
+    /// 400 for a malformed id, 404 if there is none, 409 if it was committed or aborted.
+    pub async fn transaction(&self, id: &str) -> Result<OpenTransaction, Failure> {
+        let opened = match self.0.transactions.get(id) {
+            Some(opened) if opened.shared.is_usable() => {
+                opened.shared.refresh().await?;
+                opened
+            }
+            _ => {
+                let (name, shared) = self.read_transaction(id).await?;
+                self.remember(&name, shared)
+            }
+        };
+        if let Err(closed) = opened.shared.check_open() {
+            self.forget_transaction(id);
+            return Err(closed.into());
+        }
+        Ok(opened)
+    }
+
+    /// The transaction `id`, to be looked at, committed or aborted.
+    ///
+    /// # Errors
+    /// 400 for a malformed id, 404 if there is none.
+    pub async fn take_transaction(
+        &self,
+        id: &str,
+    ) -> Result<(RepoName, SharedTransaction), Failure> {
+        self.forget_transaction(id);
+        self.read_transaction(id).await
+    }
+
+    /// Forgets what is known of a transaction; it is read anew when it is used again.
+    pub fn forget_transaction(&self, id: &str) {
+        self.0.transactions.invalidate(id);
+    }
+
+    async fn read_transaction(&self, id: &str) -> Result<(RepoName, SharedTransaction), Failure> {
+        let parsed = id
+            .split_once(':')
+            .and_then(|(name, id)| Some((name.parse::<RepoName>().ok()?, id.parse().ok()?)));
+        let Some((name, transaction)) = parsed else {
+            let detail = format!("{id:?} is not the id of a transaction, as opening one gives it");
+            return Err(Failure::bad_request("id", detail));
+        };
+        let repository = self.repository(&name).await?;
+        let shared = repository.shared_transaction(transaction).await?;
+        Ok((name, shared))
     }
 
     /// The commit `reference` names.

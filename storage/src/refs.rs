@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::commit::Commit;
-use crate::log::{LogState, Operation, Ref, RefKind};
+use crate::log::{Idempotency, LogState, Operation, Ref, RefKind};
 use crate::names::{RefBase, RefExpression, RefName};
 use crate::repository::Repository;
 use crate::{CommitId, Error};
@@ -66,6 +66,19 @@ impl Repository {
                 Err(Error::not_found("branch or tag", name.as_str(), known))
             }
         }
+    }
+
+    /// What an earlier request on a branch under the same idempotency key led to.
+    ///
+    /// # Errors
+    /// [`Error::KeyReused`] if that was another request.
+    pub async fn first_result(
+        &self,
+        branch: &RefName,
+        idempotency: &Idempotency,
+    ) -> Result<Option<CommitId>, Error> {
+        let state = self.head().await?;
+        state.first_result(&Ref::branch(branch.clone()), idempotency)
     }
 
     /// The document of a commit that a person names: here, absence is not a loss.

@@ -93,6 +93,8 @@ struct Staged {
     conflicts: Vec<Conflict>,
     /// Set once a record could not be stored: what is here is not what is staged.
     failed: bool,
+    /// Whether a commit or an abort was seen.
+    closed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -264,6 +266,17 @@ impl SharedTransaction {
         !self.staged().failed
     }
 
+    /// Fails once a commit or an abort was seen by [`SharedTransaction::refresh`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn check_open(&self) -> Result<(), Error> {
+        if self.staged().closed {
+            return Err(self.closed());
+        }
+        Ok(())
+    }
+
     /// What became of it.
     ///
     /// # Errors
@@ -297,7 +310,8 @@ impl SharedTransaction {
         let folder = folder(self.id);
         let listed = store.list(&folder).await?;
         let mut names: Vec<String> = {
-            let staged = self.staged();
+            let mut staged = self.staged();
+            staged.closed |= listed.iter().any(|(key, _)| key.ends_with("/closing"));
             let name = |(key, _): (String, u64)| key.rsplit('/').next().map(str::to_owned);
             let is_new = |name: &String| name.contains('-') && !staged.records.contains(name);
             listed.into_iter().filter_map(name).filter(is_new).collect()

@@ -59,6 +59,19 @@ impl Client {
         query: &[(&str, String)],
         body: Option<&Value>,
     ) -> Result<Bytes, Failed> {
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        self.send(method, path, query, ("application/json", body.into()))
+            .await
+    }
+
+    /// The answer's bytes to a body of this media type.
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &[&str],
+        query: &[(&str, String)],
+        (media_type, body): (&str, Bytes),
+    ) -> Result<Bytes, Failed> {
         let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         let path: Vec<String> = path.iter().map(|segment| escape(segment)).collect();
         let query: Vec<String> = query
@@ -70,12 +83,12 @@ impl Client {
             url.push('?');
             url.push_str(&query.join("&"));
         }
-        let body = body.map(ToString::to_string).unwrap_or_default();
         let (status, bytes) = match self {
             Self::InProcess(router) => {
                 let request = Request::builder()
                     .method(method)
                     .uri(&url)
+                    .header(header::CONTENT_TYPE, media_type)
                     .body(Body::from(body))?;
                 let response = router
                     .clone()
@@ -92,7 +105,7 @@ impl Client {
                 let method = reqwest::Method::from_bytes(method.as_bytes())?;
                 let request = http.request(method, format!("{server}{url}")).body(body);
                 let response = request
-                    .header(header::CONTENT_TYPE, "application/json")
+                    .header(header::CONTENT_TYPE, media_type)
                     .send()
                     .await?;
                 (

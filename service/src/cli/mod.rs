@@ -17,6 +17,7 @@ mod client;
 mod print;
 mod serve;
 mod transfer;
+mod versions;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -140,6 +141,19 @@ enum Command {
     Log(LogArgs),
     /// Read a slice of an array, or reduce it.
     Get(GetArgs),
+    /// Work on a transaction: begin, put, rm, mv, show, commit, abort.
+    #[command(subcommand)]
+    Tx(versions::TxCommand),
+    /// Merge a branch or commit into a branch.
+    Merge(versions::MergeArgs),
+    /// Show what differs between two commits.
+    Diff(versions::DiffArgs),
+    /// Undo a commit on a branch.
+    Revert(versions::PickArgs),
+    /// Make the changes of a commit on a branch.
+    CherryPick(versions::PickArgs),
+    /// Move a branch to another commit.
+    Reset(versions::ResetArgs),
     /// Check every byte of a commit, or of a whole repository if no ref is given.
     Verify(transfer::VerifyArgs),
     /// Print the OpenAPI document.
@@ -326,6 +340,16 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         }
         Command::Log(args) => log(&client(place)?, &args, place.json).await?,
         Command::Get(args) => get(&client(place)?, &args, place.json).await?,
+        Command::Tx(command) => versions::tx(&client(place)?, command, place.json).await?,
+        Command::Merge(args) => versions::merge(&client(place)?, &args, place.json).await?,
+        Command::Diff(args) => versions::diff(&client(place)?, &args, place.json).await?,
+        Command::Revert(args) => {
+            versions::pick(&client(place)?, "revert", &args, place.json).await?;
+        }
+        Command::CherryPick(args) => {
+            versions::pick(&client(place)?, "cherry-pick", &args, place.json).await?;
+        }
+        Command::Reset(args) => versions::reset(&client(place)?, &args, place.json).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -42,8 +42,19 @@ impl Caching {
         }
     }
 
+    /// No caching: the answer may be another one next time.
+    pub(crate) fn none() -> Self {
+        Self {
+            etag: String::new(),
+            pinned_url: None,
+        }
+    }
+
     /// 304, if the client has the answer already.
     pub(crate) fn not_modified(&self, headers: &HeaderMap) -> Option<Response> {
+        if self.etag.is_empty() {
+            return None;
+        }
         let known = headers.get(header::IF_NONE_MATCH)?.to_str().ok()?;
         let matches = |tag: &str| tag == "*" || tag.trim_start_matches("W/") == self.etag;
         known.split(',').map(str::trim).any(matches).then(|| {
@@ -62,6 +73,10 @@ impl Caching {
 
     /// Sets the headers.
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+        if self.etag.is_empty() {
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            return;
+        }
         let mut set = |name, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);

@@ -1,6 +1,6 @@
 //! Slices and reductions.
 
-use array::{Bounds, DataType, OutputAxis, ResolvedSelection, Selection, Tensor, shape};
+use array::{Bounds, DataType, NodePath, OutputAxis, ResolvedSelection, Selection, Tensor, shape};
 use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::Response;
@@ -8,6 +8,7 @@ use compute::cf::{CfDecoder, Decode};
 use compute::{Reducer, Reduction};
 use query::ArrayReader;
 use serde::Deserialize;
+use storage::{ArrayNode, Transaction};
 
 use super::answer::{Caching, ok};
 use super::extract::{Path, Query};
@@ -61,19 +62,38 @@ pub(crate) struct ReduceQuery {
 
 /// An array and what of it is asked for.
 struct Asked {
-    pinned: Pinned,
     array: ArrayReader,
     selection: ResolvedSelection,
     decode: Decode,
     format: Format,
 }
 
+/// What reads and reductions have in common.
+type Common<'a> = (
+    Option<&'a str>,
+    Option<bool>,
+    Option<&'a str>,
+    Option<&'a str>,
+);
+
 impl Asked {
-    async fn new(
+    async fn of_commit(
         state: &State,
         (name, reference, path): &(String, String, String),
         headers: &HeaderMap,
-        (slice, strict, decode, f): (Option<&str>, Option<bool>, Option<&str>, Option<&str>),
+        common: Common<'_>,
+    ) -> Result<(Pinned, Self), Failure> {
+        let pinned = state.snapshot(name, reference).await?;
+        let node = pinned.snapshot.array(&node_path(path)?).await?;
+        let asked = Self::new(state, node, headers, common)?;
+        Ok((pinned, asked))
+    }
+
+    fn new(
+        state: &State,
+        node: ArrayNode,
+        headers: &HeaderMap,
+        (slice, strict, decode, f): Common<'_>,
     ) -> Result<Self, Failure> {
         let accept = headers
             .get(header::ACCEPT)
@@ -91,8 +111,6 @@ impl Asked {
             }
         };
         let selection: Selection = slice.unwrap_or("").parse()?;
-        let pinned = state.snapshot(name, reference).await?;
-        let node = pinned.snapshot.array(&node_path(path)?).await?;
         let array = state.engine().open(node)?;
         let bounds = if strict == Some(true) {
             Bounds::Strict
@@ -111,12 +129,26 @@ impl Asked {
             return Err(Failure::too_large(limit, detail));
         }
         Ok(Self {
-            pinned,
             array,
             selection,
             decode,
             format,
         })
+    }
+
+    /// The selected values.
+    async fn read(&self, state: &State) -> Result<Tensor, Failure> {
+        let metadata = self.array.metadata();
+        let decoder = CfDecoder::new(&metadata.data_type, &metadata.attributes, self.decode)?;
+        let data_type = decoder
+            .as_ref()
+            .map_or(&metadata.data_type, CfDecoder::data_type);
+        let shape = self.selection.output_shape();
+        check_size(state, &shape, self.format.element_bytes(data_type))?;
+        let engine = state.engine();
+        Ok(engine
+            .read(&self.array, &self.selection, self.decode)
+            .await?)
     }
 
     /// Names of the dimensions of the slice's result.
@@ -129,13 +161,13 @@ impl Asked {
         self.selection.output().iter().map(name).collect()
     }
 
-    fn caching(&self, uri: &Uri, parts: &[&str]) -> Caching {
+    fn caching(&self, pinned: &Pinned, uri: &Uri, parts: &[&str]) -> Caching {
         let selection = self.selection.canonical();
         let mut named = vec![selection.as_str(), self.format.media_type()];
         let decode = format!("{:?}", self.decode);
         named.push(&decode);
         named.extend(parts);
-        Caching::new(&self.pinned, uri, &named)
+        Caching::new(pinned, uri, &named)
     }
 
     fn answer(
@@ -214,24 +246,37 @@ pub(crate) async fn read(
         query.decode.as_deref(),
         query.f.as_deref(),
     );
-    let asked = Asked::new(&state, &path, &headers, common).await?;
+    let (pinned, asked) = Asked::of_commit(&state, &path, &headers, common).await?;
     let shape = asked.selection.output_shape();
     check_expected(query.expected_shape.as_deref(), &shape)?;
-    let caching = asked.caching(&uri, &[]);
+    let caching = asked.caching(&pinned, &uri, &[]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
-    let metadata = asked.array.metadata();
-    let decoder = CfDecoder::new(&metadata.data_type, &metadata.attributes, asked.decode)?;
-    let data_type = decoder
-        .as_ref()
-        .map_or(&metadata.data_type, CfDecoder::data_type);
-    check_size(&state, &shape, asked.format.element_bytes(data_type))?;
-    let tensor = state
-        .engine()
-        .read(&asked.array, &asked.selection, asked.decode)
-        .await?;
+    let tensor = asked.read(&state).await?;
     asked.answer(&tensor, &asked.dimensions(), &caching)
+}
+
+/// Reads a slice as a transaction sees it, and notes that.
+pub(crate) async fn read_staged(
+    state: &State,
+    transaction: &Transaction,
+    path: &NodePath,
+    query: &DataQuery,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
+    let common = (
+        query.slice.as_deref(),
+        query.strict,
+        query.decode.as_deref(),
+        query.f.as_deref(),
+    );
+    let asked = Asked::new(state, transaction.array(path).await?, headers, common)?;
+    let shape = asked.selection.output_shape();
+    check_expected(query.expected_shape.as_deref(), &shape)?;
+    transaction.note_region(path, asked.selection.hull()?);
+    let tensor = asked.read(state).await?;
+    asked.answer(&tensor, &asked.dimensions(), &Caching::none())
 }
 
 /// Reduces a slice.
@@ -254,7 +299,7 @@ pub(crate) async fn reduce(
         query.decode.as_deref(),
         query.f.as_deref(),
     );
-    let asked = Asked::new(&state, &path, &headers, common).await?;
+    let (pinned, asked) = Asked::of_commit(&state, &path, &headers, common).await?;
     let reducer: Reducer = query.reduce.parse()?;
     let as_float64 = match query.dtype.as_deref() {
         None => false,
@@ -294,7 +339,7 @@ pub(crate) async fn reduce(
     let widest = DataType::Complex128;
     check_size(&state, &shape, asked.format.element_bytes(&widest))?;
     let named = format!("{reduction:?} {reduced:?} {keepdims}");
-    let caching = asked.caching(&uri, &[&named]);
+    let caching = asked.caching(&pinned, &uri, &[&named]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }

@@ -1,15 +1,20 @@
 //! Parts of a request, refused with problem details where axum's own extractors answer plain text.
 
 use std::collections::HashSet;
+use std::error::Error as _;
 
+use array::hash::{Kind, hash};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
+use storage::{CommitId, Idempotency};
 use utoipa::IntoParams;
 
 use crate::error::Failure;
+use crate::state::State;
 
 /// Path parameters, percent-decoded once.
 pub(crate) struct Path<T>(pub(crate) T);
@@ -85,6 +90,75 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         let body = bytes::Bytes::from_request(request, state).await;
         body.map(Self).map_err(refused)
     }
+}
+
+/// A body of values or of an object, up to the most bytes an answer may have.
+pub(crate) struct LargeBody(pub(crate) bytes::Bytes);
+
+impl FromRequest<State> for LargeBody {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &State) -> Result<Self, Failure> {
+        let limit = state.limits().answer_bytes;
+        let too_large = || {
+            let detail = format!("the body has over {limit} bytes: write it in parts");
+            Failure::too_large(limit, detail)
+        };
+        let announced = request.headers().get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        match axum::body::to_bytes(request.into_body(), most).await {
+            Ok(body) => Ok(Self(body)),
+            Err(error)
+                if error
+                    .source()
+                    .is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) =>
+            {
+                Err(too_large())
+            }
+            Err(error) => Err(Failure::bad_request("body", error.to_string())),
+        }
+    }
+}
+
+/// The commit the branch has to be at.
+pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<CommitId>, Failure> {
+    let Some(value) = headers.get(header::IF_MATCH) else {
+        return Ok(None);
+    };
+    let invalid = || {
+        let detail = "it is not one commit id, in quotes";
+        Failure::bad_request("If-Match", detail)
+    };
+    let text = value.to_str().map_err(|_| invalid())?.trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let id = text.trim_matches('"').parse().map_err(|_| invalid())?;
+    Ok(Some(id))
+}
+
+/// The client's name for a request that has its effect once. `request` is what the request is about.
+pub(crate) fn idempotency(
+    headers: &HeaderMap,
+    request: &[&str],
+) -> Result<Option<Idempotency>, Failure> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let invalid = |detail: String| Failure::bad_request("Idempotency-Key", detail);
+    let key = value
+        .to_str()
+        .map_err(|_| invalid("it is not printable ASCII".into()))?;
+    let document = serde_json::json!(request);
+    let request = hash(Kind::Request, &array::json::canonical_bytes(&document));
+    let key = key.trim_matches('"');
+    Idempotency::new(key, request)
+        .map(Some)
+        .map_err(|error| invalid(error.to_string()))
 }
 
 /// axum's default limit of a body.

@@ -2,10 +2,14 @@
 
 mod answer;
 mod data;
+mod edits;
 mod extract;
 mod openapi;
 mod refs;
 mod repositories;
+mod transactions;
+mod versions;
+mod writes;
 mod zarr;
 
 use axum::Router;
@@ -13,7 +17,7 @@ use axum::extract::Request;
 use axum::http::{HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse as _, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use tower_http::cors::{Any, CorsLayer};
 use tower_http::trace::TraceLayer;
 
@@ -36,6 +40,12 @@ pub fn router(state: State) -> Router {
             "/branches/{name}",
             put(refs::create_branch).delete(refs::delete_branch),
         )
+        .route("/branches/{name}/reset", post(versions::reset))
+        .route("/branches/{name}/revert", post(versions::revert))
+        .route("/branches/{name}/cherry-pick", post(versions::cherry_pick))
+        .route("/merge", post(versions::merge))
+        .route("/diff/{from}/{to}", get(versions::diff))
+        .route("/transactions", post(transactions::open))
         .route("/tags", get(refs::list_tags))
         .route(
             "/tags/{name}",
@@ -45,12 +55,46 @@ pub fn router(state: State) -> Router {
         .route("/refs/{reference}", get(refs::show))
         .route("/refs/{reference}/nodes", get(refs::root_node))
         .route("/refs/{reference}/nodes/", get(refs::root_node))
-        .route("/refs/{reference}/nodes/{*path}", get(refs::node))
-        .route("/refs/{reference}/data/{*path}", get(data::read))
+        .route(
+            "/refs/{reference}/nodes/{*path}",
+            get(refs::node)
+                .put(writes::put_node)
+                .delete(writes::delete_node),
+        )
+        .route(
+            "/refs/{reference}/data/{*path}",
+            get(data::read).put(writes::data),
+        )
         .route("/refs/{reference}/reduce/{*path}", get(data::reduce))
         .route("/refs/{reference}/zarr", get(zarr::root))
         .route("/refs/{reference}/zarr/", get(zarr::root))
         .route("/refs/{reference}/zarr/{*key}", get(zarr::key));
+    let transaction = Router::new()
+        .route("/", get(transactions::show).delete(transactions::abort))
+        .route("/commit", post(transactions::commit))
+        .route("/move", post(transactions::move_node))
+        .route(
+            "/nodes",
+            get(transactions::root_node).put(transactions::put_root_node),
+        )
+        .route(
+            "/nodes/{*path}",
+            get(transactions::node)
+                .put(transactions::put_node)
+                .delete(transactions::delete_node),
+        )
+        .route(
+            "/data/{*path}",
+            get(transactions::read_data).put(transactions::write_data),
+        )
+        .route("/zarr", get(transactions::zarr_root))
+        .route("/zarr/", get(transactions::zarr_root))
+        .route(
+            "/zarr/{*key}",
+            get(transactions::zarr_key)
+                .put(transactions::put_zarr_key)
+                .delete(transactions::delete_zarr_key),
+        );
     Router::new()
         .route("/", get(landing))
         .route("/livez", get(repositories::live))
@@ -58,6 +102,7 @@ pub fn router(state: State) -> Router {
         .route("/v1/limits", get(repositories::limits))
         .route("/v1/repos", get(repositories::list))
         .nest("/v1/repos/{repository}", repository)
+        .nest("/v1/transactions/{id}", transaction)
         .merge(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi_document()))
         .fallback(|| async { Failure::not_found("no route has this path; /docs lists them") })
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })

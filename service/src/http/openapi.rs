@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{data, refs, repositories, zarr};
+use super::{data, refs, repositories, transactions, versions, writes, zarr};
 use crate::error::Problem;
 
 #[derive(OpenApi)]
@@ -33,7 +33,31 @@ use crate::error::Problem;
         data::read,
         data::reduce,
         zarr::root,
-        zarr::key
+        zarr::key,
+        writes::data,
+        writes::put_node,
+        writes::delete_node,
+        versions::merge,
+        versions::diff,
+        versions::reset,
+        versions::revert,
+        versions::cherry_pick,
+        transactions::open,
+        transactions::show,
+        transactions::abort,
+        transactions::commit,
+        transactions::move_node,
+        transactions::root_node,
+        transactions::put_root_node,
+        transactions::node,
+        transactions::put_node,
+        transactions::delete_node,
+        transactions::read_data,
+        transactions::write_data,
+        transactions::zarr_root,
+        transactions::zarr_key,
+        transactions::put_zarr_key,
+        transactions::delete_zarr_key
     ),
     components(schemas(Problem))
 )]

@@ -10,8 +10,9 @@ use storage::{LogEntry, Node, Operation, Ref, RefKind, RefName};
 
 use super::answer::Caching;
 use super::extract::{Body, Path, Query};
+use super::zarr::Target;
 use crate::error::{Failure, Problem};
-use crate::state::{Pinned, State, node_path};
+use crate::state::{State, node_path};
 
 /// Log entries in one answer, unless fewer are asked for.
 const MAX_LOG_ENTRIES: usize = 1000;
@@ -292,17 +293,17 @@ pub(crate) async fn node(
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
-    let mut response = Json(node_json(&pinned, &node).await?).into_response();
+    let mut response = Json(node_json(&Target::Pinned(&pinned), &node).await?).into_response();
     caching.apply(response.headers_mut());
     Ok(response)
 }
 
-async fn node_json(pinned: &Pinned, node: &Node) -> Result<Value, Failure> {
+pub(crate) async fn node_json(target: &Target<'_>, node: &Node) -> Result<Value, Failure> {
     let mut body = summary(node);
     body["zarr_json"] = node.metadata().to_json();
     match node {
         Node::Group(group) => {
-            let members = pinned.snapshot.members(group).await?;
+            let members = target.members(group).await?;
             body["members"] = members.iter().map(summary).collect();
         }
         Node::Array(array) => {

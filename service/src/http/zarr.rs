@@ -7,11 +7,11 @@ use std::ops::Range;
 
 use array::{ChunkIndex, NodePath};
 use axum::extract::{OriginalUri, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use bytes::Bytes;
 use importers::document_with_members;
-use storage::{ArrayNode, Node};
+use storage::{ArrayNode, GroupNode, Node, Transaction};
 
 use super::answer::{Caching, ok};
 use super::extract::Path;
@@ -27,6 +27,86 @@ const LINK: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'-')
     .remove(b'_');
+
+/// What a Zarr view shows.
+pub(crate) enum Target<'a> {
+    /// A commit.
+    Pinned(&'a Pinned),
+    /// A transaction: its changes over its base.
+    Transaction(&'a Transaction),
+}
+
+impl Target<'_> {
+    async fn find(&self, path: &NodePath) -> Result<Option<Node>, Failure> {
+        Ok(match self {
+            Self::Pinned(pinned) => pinned.snapshot.find(path).await?,
+            Self::Transaction(transaction) => transaction.find(path).await?,
+        })
+    }
+
+    /// The members of a group, sorted by name.
+    pub(crate) async fn members(&self, group: &GroupNode) -> Result<Vec<Node>, Failure> {
+        match self {
+            Self::Pinned(pinned) => Ok(pinned.snapshot.members(group).await?),
+            Self::Transaction(transaction) => {
+                let mut members = Vec::new();
+                for path in transaction.members(group.path()).await? {
+                    members.extend(transaction.find(&path).await?);
+                }
+                Ok(members)
+            }
+        }
+    }
+
+    /// A node and everything below it, parents first.
+    async fn walk(&self, node: Node) -> Result<Vec<Node>, Failure> {
+        if let Self::Pinned(pinned) = self {
+            return Ok(pinned.snapshot.walk(node).await?);
+        }
+        let mut found = Vec::new();
+        let mut open = vec![node];
+        while let Some(node) = open.pop() {
+            if let Node::Group(group) = &node {
+                let mut members = self.members(group).await?;
+                members.reverse();
+                open.extend(members);
+            }
+            found.push(node);
+        }
+        Ok(found)
+    }
+
+    /// Notes that a chunk is read.
+    fn note_chunk(&self, array: &ArrayNode, index: &ChunkIndex) {
+        if let Self::Transaction(transaction) = self {
+            let region = array.metadata().grid().chunk_region_in_array(index);
+            transaction.note_region(array.path(), region);
+        }
+    }
+}
+
+/// What a key is about, whether or not there is such an object.
+pub(crate) enum Key {
+    /// `zarr.json` of the node at this path.
+    Document(NodePath),
+    /// A chunk of an array.
+    Chunk(NodePath, ChunkIndex),
+    /// Nothing in a Zarr store.
+    Other,
+}
+
+/// What `key` is about.
+pub(crate) async fn parse_key(target: &Target<'_>, key: &str) -> Result<Key, Failure> {
+    let names: Vec<&str> = key.split('/').filter(|name| !name.is_empty()).collect();
+    if let Some((&"zarr.json", parents)) = names.split_last() {
+        let path = parents.join("/").parse::<NodePath>();
+        return Ok(path.map_or(Key::Other, Key::Document));
+    }
+    Ok(match find(target, &names).await? {
+        Some(Found::Chunk(array, index)) => Key::Chunk(array.path().clone(), index),
+        _ => Key::Other,
+    })
+}
 
 /// What a key names.
 enum Found {
@@ -62,23 +142,52 @@ pub(crate) async fn key(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let names: Vec<&str> = key.split('/').filter(|name| !name.is_empty()).collect();
-    let missing = || Failure::not_found(format!("no object has the key {key:?}"));
-    if names.last().is_some_and(|last| V2_NAMES.contains(last)) {
-        return Err(missing());
+    if is_of_version_2(&key) {
+        return Err(missing(&key));
     }
     let pinned = state.snapshot(&name, &reference).await?;
-    let found = find(&pinned, &names).await?.ok_or_else(missing)?;
-    let caching = Caching::new(&pinned, &uri, &[]);
+    let target = Target::Pinned(&pinned);
+    answer(&state, &target, &key, &uri, &method, &headers).await
+}
+
+/// Clients probe for names only Zarr v2 has: answered without a look.
+fn is_of_version_2(key: &str) -> bool {
+    let last = key.rsplit('/').next().unwrap_or_default();
+    V2_NAMES.contains(&last)
+}
+
+fn missing(key: &str) -> Failure {
+    Failure::not_found(format!("no object has the key {key:?}"))
+}
+
+/// The object under `key`, as the headers ask for it.
+pub(crate) async fn answer(
+    state: &State,
+    target: &Target<'_>,
+    key: &str,
+    uri: &Uri,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Failure> {
+    let names: Vec<&str> = key.split('/').filter(|name| !name.is_empty()).collect();
+    let missing = || missing(key);
+    if is_of_version_2(key) {
+        return Err(missing());
+    }
+    let found = find(target, &names).await?.ok_or_else(missing)?;
+    let caching = match target {
+        Target::Pinned(pinned) => Caching::new(pinned, uri, &[]),
+        Target::Transaction(_) => Caching::none(),
+    };
     match found {
-        Found::Directory(node) => directory(&pinned, &node, uri.path(), &caching).await,
+        Found::Directory(node) => directory(target, &node, uri.path(), &caching).await,
         Found::Document(node) => {
-            if let Some(response) = caching.not_modified(&headers) {
+            if let Some(response) = caching.not_modified(headers) {
                 return Ok(response);
             }
-            let bytes = document(&state, &pinned, &node).await?;
+            let bytes = document(state, target, &node).await?;
             let length = bytes.len() as u64;
-            let range = requested_range(&headers, &caching, length)?;
+            let range = requested_range(headers, &caching, length)?;
             let body = match &range {
                 Some(range) => bytes.slice(range.start as usize..range.end as usize),
                 None => bytes,
@@ -86,19 +195,20 @@ pub(crate) async fn key(
             Ok(object(body, "application/json", range, length, &caching))
         }
         Found::Chunk(array, index) => {
+            target.note_chunk(&array, &index);
             let reader = state.engine().open(*array)?;
             let row = state
                 .engine()
                 .chunk(&reader, &index)
                 .await?
                 .ok_or_else(missing)?;
-            if let Some(response) = caching.not_modified(&headers) {
+            if let Some(response) = caching.not_modified(headers) {
                 return Ok(response);
             }
-            let range = requested_range(&headers, &caching, row.length)?;
+            let range = requested_range(headers, &caching, row.length)?;
             let wanted = range.clone().unwrap_or(0..row.length);
             // The length is known without reading: a HEAD costs no request to the store.
-            let body = if method == Method::HEAD {
+            let body = if *method == Method::HEAD {
                 None
             } else {
                 Some(
@@ -124,18 +234,18 @@ pub(crate) async fn key(
     }
 }
 
-async fn find(pinned: &Pinned, names: &[&str]) -> Result<Option<Found>, Failure> {
+async fn find(target: &Target<'_>, names: &[&str]) -> Result<Option<Found>, Failure> {
     let parse = |names: &[&str]| names.join("/").parse::<NodePath>().ok();
     if let Some(("zarr.json", parents)) = names.split_last().map(|(last, parents)| (*last, parents))
     {
         let Some(path) = parse(parents) else {
             return Ok(None);
         };
-        return Ok(pinned.snapshot.find(&path).await?.map(Found::Document));
+        return Ok(target.find(&path).await?.map(Found::Document));
     }
     // The deepest node on the way; what follows an array names a chunk.
     let mut path = NodePath::root();
-    let mut node = pinned.snapshot.find(&path).await?;
+    let mut node = target.find(&path).await?;
     for (depth, name) in names.iter().enumerate() {
         if let Some(Node::Array(array)) = node {
             let metadata = array.metadata();
@@ -150,7 +260,7 @@ async fn find(pinned: &Pinned, names: &[&str]) -> Result<Option<Found>, Failure>
             return Ok(None);
         };
         path = next;
-        node = pinned.snapshot.find(&path).await?;
+        node = target.find(&path).await?;
         if node.is_none() {
             return Ok(None);
         }
@@ -158,10 +268,14 @@ async fn find(pinned: &Pinned, names: &[&str]) -> Result<Option<Found>, Failure>
     Ok(node.map(Found::Directory))
 }
 
-async fn document(state: &State, pinned: &Pinned, node: &Node) -> Result<Bytes, Failure> {
+async fn document(state: &State, target: &Target<'_>, node: &Node) -> Result<Bytes, Failure> {
     if let Node::Array(_) = node {
         return Ok(node.document().clone());
     }
+    let Target::Pinned(pinned) = target else {
+        let nodes = target.walk(node.clone()).await?;
+        return Ok(Bytes::from(document_with_members(node, &nodes)));
+    };
     let key = (pinned.snapshot.id(), node.path().as_str().to_owned());
     if let Some(bytes) = state.documents().get(&key) {
         return Ok(bytes);
@@ -174,7 +288,7 @@ async fn document(state: &State, pinned: &Pinned, node: &Node) -> Result<Bytes, 
 
 /// An HTML index, as file servers give: clients list directories by its links.
 async fn directory(
-    pinned: &Pinned,
+    target: &Target<'_>,
     node: &Node,
     url_path: &str,
     caching: &Caching,
@@ -183,8 +297,7 @@ async fn directory(
     match node {
         Node::Group(group) => {
             links.extend(
-                pinned
-                    .snapshot
+                target
                     .members(group)
                     .await?
                     .iter()

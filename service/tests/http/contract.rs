@@ -24,6 +24,10 @@ fn the_committed_document_is_the_generated_one() {
 #[tokio::test]
 async fn every_documented_operation_is_served() {
     let service = Service::new().await;
+    let opened = service
+        .ask("POST", "/v1/repos/demo/transactions", &[], "{}")
+        .await;
+    let transaction = opened.json()["id"].as_str().unwrap().to_owned();
     let document: Value = serde_json::from_str(&openapi_document().to_json().unwrap()).unwrap();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let paths = document["paths"].as_object().unwrap();
@@ -34,7 +38,10 @@ async fn every_documented_operation_is_served() {
             .replace("{reference}", "main")
             .replace("{name}", "some")
             .replace("{key}", "zarr.json")
-            .replace("{path}", "g/f");
+            .replace("{path}", "g/f")
+            .replace("{from}", "main~1")
+            .replace("{to}", "main")
+            .replace("{id}", &transaction);
         for method in operations.as_object().unwrap().keys() {
             // Other methods would change what the next request finds.
             if method != "get" {
@@ -69,11 +76,11 @@ async fn every_route_is_documented() {
         ("/v1/repos/{repository}/refs/{reference}/nodes", vec!["get"]),
         (
             "/v1/repos/{repository}/refs/{reference}/nodes/{path}",
-            vec!["get"],
+            vec!["get", "put", "delete"],
         ),
         (
             "/v1/repos/{repository}/refs/{reference}/data/{path}",
-            vec!["get"],
+            vec!["get", "put"],
         ),
         (
             "/v1/repos/{repository}/refs/{reference}/reduce/{path}",
@@ -83,6 +90,32 @@ async fn every_route_is_documented() {
         (
             "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
             vec!["get", "head"],
+        ),
+        ("/v1/repos/{repository}/merge", vec!["post"]),
+        ("/v1/repos/{repository}/diff/{from}/{to}", vec!["get"]),
+        ("/v1/repos/{repository}/branches/{name}/reset", vec!["post"]),
+        (
+            "/v1/repos/{repository}/branches/{name}/revert",
+            vec!["post"],
+        ),
+        (
+            "/v1/repos/{repository}/branches/{name}/cherry-pick",
+            vec!["post"],
+        ),
+        ("/v1/repos/{repository}/transactions", vec!["post"]),
+        ("/v1/transactions/{id}", vec!["get", "delete"]),
+        ("/v1/transactions/{id}/commit", vec!["post"]),
+        ("/v1/transactions/{id}/move", vec!["post"]),
+        ("/v1/transactions/{id}/nodes", vec!["get", "put"]),
+        (
+            "/v1/transactions/{id}/nodes/{path}",
+            vec!["get", "put", "delete"],
+        ),
+        ("/v1/transactions/{id}/data/{path}", vec!["get", "put"]),
+        ("/v1/transactions/{id}/zarr", vec!["get"]),
+        (
+            "/v1/transactions/{id}/zarr/{key}",
+            vec!["get", "head", "put", "delete"],
         ),
         ("/v1/limits", vec!["get"]),
         ("/livez", vec!["get"]),

@@ -12,4 +12,5 @@ mod reads;
 mod refusals;
 mod repositories;
 mod support;
+mod transactions;
 mod zarr;

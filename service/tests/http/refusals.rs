@@ -95,7 +95,7 @@ async fn methods_bodies_and_formats_that_do_not_fit_are_refused() {
     let service = Service::new().await;
     service.refused("POST", "/v1/repos", 405).await;
     service
-        .refused("PUT", &format!("{MAIN}/data/g/f"), 405)
+        .refused("PUT", &format!("{MAIN}/reduce/g/f"), 405)
         .await;
     let answer = service
         .ask("DELETE", "/v1/repos/demo/branches", &[], "")

@@ -1,0 +1,381 @@
+//! Transactions: opened, changed and read by any number of requests, committed once.
+
+use axum::Json;
+use axum::extract::{OriginalUri, State as Shared};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use storage::{Isolation, SharedTransaction, TransactionState};
+
+use super::data::{self, DataQuery};
+use super::edits;
+use super::extract::{Body, LargeBody, Path, Query};
+use super::refs;
+use super::versions::{Committed, NewCommit, parse_body};
+use super::zarr::{self, Target};
+use crate::error::{Failure, Problem};
+use crate::state::{OpenTransaction, State, node_path};
+
+/// A transaction to open.
+#[derive(Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewTransaction {
+    /// The branch it starts from and is committed to; `main` if left out.
+    #[serde(default)]
+    branch: Option<String>,
+    /// `snapshot` (the default) or `serializable`.
+    #[serde(default)]
+    isolation: Option<String>,
+    /// Who opens it.
+    #[serde(default)]
+    author: Option<String>,
+}
+
+/// A transaction.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct TransactionInfo {
+    /// What it is called in URLs.
+    id: String,
+    /// The repository.
+    repository: String,
+    /// The branch it is committed to.
+    branch: String,
+    /// The commit it starts from.
+    base: String,
+    /// `snapshot` or `serializable`.
+    isolation: String,
+    /// `open`, `closing`, `committed` or `aborted`.
+    state: String,
+    /// The commit it became.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
+    /// Who opened it.
+    author: String,
+    /// When it was opened, RFC 3339.
+    started: String,
+    /// The Zarr view of it, to read and write.
+    zarr_url: String,
+}
+
+/// A node to move.
+#[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Move {
+    /// The node.
+    from: String,
+    /// Where it goes; groups above are created.
+    to: String,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WriteQuery {
+    /// Where to write, as NumPy indexes: `0:10,:,5`, `...,-1`, `[1,4,9]`. All if left out.
+    pub(crate) slice: Option<String>,
+}
+
+fn info(
+    id: &str,
+    shared: &SharedTransaction,
+    state: TransactionState,
+    repository: &str,
+) -> TransactionInfo {
+    let (state, commit) = match state {
+        TransactionState::Open => ("open", None),
+        TransactionState::Closing => ("closing", None),
+        TransactionState::Committed(commit) => ("committed", Some(commit.to_string())),
+        TransactionState::Aborted => ("aborted", None),
+    };
+    let transaction = shared.transaction();
+    TransactionInfo {
+        id: id.to_owned(),
+        repository: repository.to_owned(),
+        branch: transaction.branch().to_string(),
+        base: transaction.base().id().to_string(),
+        isolation: match transaction.isolation() {
+            Isolation::Snapshot => "snapshot".to_owned(),
+            Isolation::Serializable => "serializable".to_owned(),
+        },
+        state: state.to_owned(),
+        commit,
+        author: shared.actor().to_owned(),
+        started: shared
+            .started()
+            .to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+        zarr_url: format!("/v1/transactions/{id}/zarr"),
+    }
+}
+
+/// Opens a transaction.
+#[utoipa::path(post, path = "/v1/repos/{repository}/transactions", request_body = NewTransaction,
+    params(("repository" = String, Path)),
+    responses((status = 201, body = TransactionInfo), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn open(
+    Shared(state): Shared<State>,
+    Path(name): Path<String>,
+    Body(body): Body,
+) -> Result<Response, Failure> {
+    let new: NewTransaction = parse_body(&body)?;
+    let isolation = match new.isolation.as_deref() {
+        None | Some("snapshot") => Isolation::Snapshot,
+        Some("serializable") => Isolation::Serializable,
+        Some(other) => {
+            let detail = format!("{other:?} is neither snapshot nor serializable");
+            return Err(Failure::bad_request("isolation", detail));
+        }
+    };
+    let branch = new.branch.as_deref().unwrap_or("main").parse()?;
+    let author = new.author.unwrap_or_else(|| "http".to_owned());
+    let opened = state
+        .open_transaction(&name.parse()?, &branch, isolation, &author)
+        .await?;
+    let body = info(&opened.id, &opened.shared, TransactionState::Open, &name);
+    let location = format!("/v1/transactions/{}", opened.id);
+    let mut response = (StatusCode::CREATED, Json(body)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Shows a transaction.
+#[utoipa::path(get, path = "/v1/transactions/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = TransactionInfo), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn show(
+    Shared(state): Shared<State>,
+    Path(id): Path<String>,
+) -> Result<Json<TransactionInfo>, Failure> {
+    let (repository, shared) = state.take_transaction(&id).await?;
+    let stage = shared.state().await?;
+    Ok(Json(info(&id, &shared, stage, repository.as_str())))
+}
+
+/// Gives a transaction up.
+#[utoipa::path(delete, path = "/v1/transactions/{id}", params(("id" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn abort(
+    Shared(state): Shared<State>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let (_, shared) = state.take_transaction(&id).await?;
+    shared.abort().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Commits a transaction. A second request gets the first one's commit.
+#[utoipa::path(post, path = "/v1/transactions/{id}/commit", request_body = NewCommit, params(("id" = String, Path)),
+    responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 412, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn commit(
+    Shared(state): Shared<State>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Json<Committed>, Failure> {
+    let new: NewCommit = parse_body(&body)?;
+    let options = new.options(&headers, &["commit", &id], "commit")?;
+    let (_, shared) = state.take_transaction(&id).await?;
+    let branch = shared.transaction().branch().to_string();
+    let commit = shared.commit(options).await?;
+    Ok(Json(Committed {
+        commit: commit.to_string(),
+        branch,
+    }))
+}
+
+/// Moves a node without touching its data.
+#[utoipa::path(post, path = "/v1/transactions/{id}/move", request_body = Move, params(("id" = String, Path)),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn move_node(
+    Shared(state): Shared<State>,
+    Path(id): Path<String>,
+    Body(body): Body,
+) -> Result<StatusCode, Failure> {
+    let wanted: Move = parse_body(&body)?;
+    let opened = state.transaction(&id).await?;
+    let (from, to) = (node_path(&wanted.from)?, node_path(&wanted.to)?);
+    opened.shared.transaction().rename(&from, &to).await?;
+    staged(&state, opened).await
+}
+
+/// Acknowledges what was changed, once others can go on with it.
+async fn staged(state: &State, opened: OpenTransaction) -> Result<StatusCode, Failure> {
+    if let Err(error) = opened.shared.flush().await {
+        state.forget_transaction(&opened.id);
+        return Err(error.into());
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A group or an array as the transaction sees it.
+#[utoipa::path(get, path = "/v1/transactions/{id}/nodes/{path}", params(("id" = String, Path), ("path" = String, Path)),
+    responses((status = 200, body = Object), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn node(
+    Shared(state): Shared<State>,
+    Path((id, path)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let opened = state.transaction(&id).await?;
+    let transaction = opened.shared.transaction();
+    let target = Target::Transaction(transaction);
+    let node = transaction.node(&node_path(&path)?).await?;
+    let body = refs::node_json(&target, &node).await?;
+    staged(&state, opened.clone()).await?;
+    Ok(no_store(Json(body).into_response()))
+}
+
+/// The root group as the transaction sees it.
+#[utoipa::path(get, path = "/v1/transactions/{id}/nodes", params(("id" = String, Path)),
+    responses((status = 200, body = Object), (status = 404, body = Problem)))]
+pub(crate) async fn root_node(
+    state: Shared<State>,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    node(state, Path((id, String::new()))).await
+}
+
+/// Creates or changes a group or an array: a `zarr.json`, or the short form. A new shape resizes.
+#[utoipa::path(put, path = "/v1/transactions/{id}/nodes/{path}", request_body = edits::ShortNode,
+    params(("id" = String, Path), ("path" = String, Path)),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn put_node(
+    Shared(state): Shared<State>,
+    Path((id, path)): Path<(String, String)>,
+    Body(body): Body,
+) -> Result<StatusCode, Failure> {
+    let opened = state.transaction(&id).await?;
+    let transaction = opened.shared.transaction();
+    edits::put_node(&state, transaction, &node_path(&path)?, &body).await?;
+    staged(&state, opened).await
+}
+
+/// Gives the root group new metadata.
+#[utoipa::path(put, path = "/v1/transactions/{id}/nodes", request_body = edits::ShortNode, params(("id" = String, Path)),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn put_root_node(
+    state: Shared<State>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Failure> {
+    put_node(state, Path((id, String::new())), body).await
+}
+
+/// Deletes a node and everything below it.
+#[utoipa::path(delete, path = "/v1/transactions/{id}/nodes/{path}", params(("id" = String, Path), ("path" = String, Path)),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn delete_node(
+    Shared(state): Shared<State>,
+    Path((id, path)): Path<(String, String)>,
+) -> Result<StatusCode, Failure> {
+    let opened = state.transaction(&id).await?;
+    opened
+        .shared
+        .transaction()
+        .delete(&node_path(&path)?)
+        .await?;
+    staged(&state, opened).await
+}
+
+/// Reads a slice as the transaction sees it.
+#[utoipa::path(get, path = "/v1/transactions/{id}/data/{path}",
+    params(("id" = String, Path), ("path" = String, Path), DataQuery),
+    responses(
+        (status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
+        (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
+        (status = 412, body = Problem), (status = 413, body = Problem)))]
+pub(crate) async fn read_data(
+    Shared(state): Shared<State>,
+    Path((id, path)): Path<(String, String)>,
+    Query(query): Query<DataQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let opened = state.transaction(&id).await?;
+    let path = node_path(&path)?;
+    let response =
+        data::read_staged(&state, opened.shared.transaction(), &path, &query, &headers).await?;
+    staged(&state, opened).await?;
+    Ok(no_store(response))
+}
+
+/// Writes values to a region of an array.
+#[utoipa::path(put, path = "/v1/transactions/{id}/data/{path}",
+    params(("id" = String, Path), ("path" = String, Path), WriteQuery),
+    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 413, body = Problem), (status = 415, body = Problem)))]
+pub(crate) async fn write_data(
+    Shared(state): Shared<State>,
+    Path((id, path)): Path<(String, String)>,
+    Query(query): Query<WriteQuery>,
+    headers: HeaderMap,
+    LargeBody(body): LargeBody,
+) -> Result<StatusCode, Failure> {
+    let opened = state.transaction(&id).await?;
+    let transaction = opened.shared.transaction();
+    let (path, slice) = (node_path(&path)?, query.slice.as_deref());
+    edits::put_values(&state, transaction, &path, slice, &headers, &body).await?;
+    staged(&state, opened).await
+}
+
+/// An object of the Zarr view of the transaction.
+#[utoipa::path(method(get, head), path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path)),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = 206, content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 404, body = Problem), (status = 416, body = Problem), (status = 500, body = Problem)))]
+pub(crate) async fn zarr_key(
+    Shared(state): Shared<State>,
+    Path((id, key)): Path<(String, String)>,
+    OriginalUri(uri): OriginalUri,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let opened = state.transaction(&id).await?;
+    let target = Target::Transaction(opened.shared.transaction());
+    let response = zarr::answer(&state, &target, &key, &uri, &method, &headers).await?;
+    staged(&state, opened.clone()).await?;
+    Ok(no_store(response))
+}
+
+/// The index of the root of the Zarr view of the transaction.
+#[utoipa::path(get, path = "/v1/transactions/{id}/zarr", params(("id" = String, Path)),
+    responses((status = 200, content_type = "text/html", body = String), (status = 404, body = Problem)))]
+pub(crate) async fn zarr_root(
+    state: Shared<State>,
+    Path(id): Path<String>,
+    uri: OriginalUri,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    zarr_key(state, Path((id, String::new())), uri, method, headers).await
+}
+
+/// Stores an object of the Zarr view: metadata, a chunk or a whole shard, rewritten canonically.
+#[utoipa::path(put, path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path)),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 413, body = Problem)))]
+pub(crate) async fn put_zarr_key(
+    Shared(state): Shared<State>,
+    Path((id, key)): Path<(String, String)>,
+    LargeBody(body): LargeBody,
+) -> Result<StatusCode, Failure> {
+    let opened = state.transaction(&id).await?;
+    edits::put_key(&state, opened.shared.transaction(), &key, body).await?;
+    staged(&state, opened).await
+}
+
+/// Deletes an object of the Zarr view.
+#[utoipa::path(delete, path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn delete_zarr_key(
+    Shared(state): Shared<State>,
+    Path((id, key)): Path<(String, String)>,
+) -> Result<StatusCode, Failure> {
+    let opened = state.transaction(&id).await?;
+    edits::delete_key(opened.shared.transaction(), &key).await?;
+    staged(&state, opened).await
+}
+
+fn no_store(mut response: Response) -> Response {
+    let value = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, value);
+    response
+}

@@ -1,0 +1,154 @@
+//! Single writes to a branch, each one commit.
+
+use array::NodePath;
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::HeaderMap;
+use storage::{Isolation, RefName, Repository, Transaction};
+
+use super::edits;
+use super::extract::{Body, LargeBody, Path, Query};
+use super::transactions::WriteQuery;
+use super::versions::{Committed, NewCommit};
+use crate::error::{Failure, Problem};
+use crate::state::{State, node_path};
+
+/// A transaction of one request.
+struct Write {
+    repository: Repository,
+    branch: RefName,
+    transaction: Transaction,
+    path: NodePath,
+}
+
+impl Write {
+    async fn begin(
+        state: &State,
+        (name, reference, path): &(String, String, String),
+    ) -> Result<Self, Failure> {
+        let repository = state.repository(&name.parse()?).await?;
+        let branch: RefName = reference.parse().map_err(|_| {
+            let detail = format!("{reference:?} is no branch: only branches can be written to");
+            Failure::bad_request("reference", detail)
+        })?;
+        let transaction =
+            Transaction::begin_with(&repository, &branch, Isolation::Snapshot).await?;
+        Ok(Self {
+            repository,
+            branch,
+            transaction,
+            path: node_path(path)?,
+        })
+    }
+
+    /// What an earlier request with the same key and content led to.
+    async fn repeated(
+        &self,
+        headers: &HeaderMap,
+        request: &[&str],
+    ) -> Result<Option<Json<Committed>>, Failure> {
+        let options = NewCommit::default().options(headers, request, "")?;
+        let Some(idempotency) = &options.idempotency else {
+            return Ok(None);
+        };
+        let first = self
+            .repository
+            .first_result(&self.branch, idempotency)
+            .await?;
+        Ok(first.map(|commit| self.answer(commit)))
+    }
+
+    fn answer(&self, commit: storage::CommitId) -> Json<Committed> {
+        Json(Committed {
+            commit: commit.to_string(),
+            branch: self.branch.to_string(),
+        })
+    }
+
+    async fn commit(
+        self,
+        headers: &HeaderMap,
+        request: &[&str],
+        message: &str,
+    ) -> Result<Json<Committed>, Failure> {
+        let options = NewCommit::default().options(headers, request, message)?;
+        let branch = self.branch.to_string();
+        let commit = self.transaction.commit(options).await?;
+        Ok(Json(Committed {
+            commit: commit.to_string(),
+            branch,
+        }))
+    }
+}
+
+fn digest(body: &[u8]) -> String {
+    array::hash::hash(array::hash::Kind::Request, body).to_string()
+}
+
+/// Writes values to a region of an array, as one commit.
+#[utoipa::path(put, path = "/v1/repos/{repository}/refs/{reference}/data/{path}",
+    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path), WriteQuery),
+    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
+    responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn data(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String, String)>,
+    Query(query): Query<WriteQuery>,
+    headers: HeaderMap,
+    LargeBody(body): LargeBody,
+) -> Result<Json<Committed>, Failure> {
+    let write = Write::begin(&state, &path).await?;
+    let slice = query.slice.as_deref();
+    let content = digest(&body);
+    let request = ["data", path.2.as_str(), slice.unwrap_or(""), &content];
+    if let Some(first) = write.repeated(&headers, &request).await? {
+        return Ok(first);
+    }
+    let (transaction, node) = (&write.transaction, &write.path);
+    edits::put_values(&state, transaction, node, slice, &headers, &body).await?;
+    let message = format!("write {}[{}]", write.path, slice.unwrap_or("..."));
+    write.commit(&headers, &request, &message).await
+}
+
+/// Creates or changes a group or an array, as one commit.
+#[utoipa::path(put, path = "/v1/repos/{repository}/refs/{reference}/nodes/{path}", request_body = edits::ShortNode,
+    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path)),
+    responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn put_node(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String, String)>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Json<Committed>, Failure> {
+    let write = Write::begin(&state, &path).await?;
+    let content = digest(&body);
+    let request = ["node", path.2.as_str(), &content];
+    if let Some(first) = write.repeated(&headers, &request).await? {
+        return Ok(first);
+    }
+    edits::put_node(&state, &write.transaction, &write.path, &body).await?;
+    let message = format!("write metadata of {}", write.path);
+    write.commit(&headers, &request, &message).await
+}
+
+/// Deletes a node and everything below it, as one commit.
+#[utoipa::path(delete, path = "/v1/repos/{repository}/refs/{reference}/nodes/{path}",
+    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path)),
+    responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn delete_node(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Result<Json<Committed>, Failure> {
+    let write = Write::begin(&state, &path).await?;
+    let request = ["delete", path.2.as_str()];
+    if let Some(first) = write.repeated(&headers, &request).await? {
+        return Ok(first);
+    }
+    write.transaction.delete(&write.path).await?;
+    let message = format!("delete {}", write.path);
+    write.commit(&headers, &request, &message).await
+}
