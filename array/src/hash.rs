@@ -123,6 +123,8 @@ pub enum Kind {
     StatisticsMetadata,
     /// What is staged of a transaction.
     Staged,
+    /// The list of what a garbage collection deletes.
+    SweepList,
 }
 
 impl Kind {
@@ -146,6 +148,7 @@ impl Kind {
             Self::Request => "quarr v1 request",
             Self::StatisticsMetadata => "quarr v1 statistics metadata",
             Self::Staged => "quarr v1 staged",
+            Self::SweepList => "quarr v1 sweep list",
         }
     }
 }

@@ -118,6 +118,11 @@ impl Failure {
         Self::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", title, detail).about("f")
     }
 
+    /// It was there and is no more.
+    pub fn gone(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "expired", "It has expired", detail)
+    }
+
     /// A body of a kind that is not understood.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
         let (status, title) = (
@@ -306,7 +311,11 @@ impl From<storage::Error> for Failure {
                 )
                 .because(detail)
             }
-            storage::Error::Busy { .. } | storage::Error::Clock { .. } => Self::unavailable(detail),
+            storage::Error::Expired { .. } => Self::gone(detail),
+            storage::Error::Busy { .. }
+            | storage::Error::Clock { .. }
+            | storage::Error::Swept { .. }
+            | storage::Error::Sweeping { .. } => Self::unavailable(detail),
             storage::Error::Array(error) => error.into(),
             storage::Error::Store { .. } => Self::unavailable(chain(&error)),
         }

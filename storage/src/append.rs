@@ -185,7 +185,7 @@ fn next_entry(
     let time = time
         .filter(|time| parse_time(&format_time(*time)).is_ok())
         .ok_or_else(|| Error::invalid("commit", "the newest entry is from the end of time"))?;
-    let (refs, _) = state
+    let effects = state
         .after(&operations, time)
         .ok_or_else(|| Error::invalid("commit", "its operations do not fit the refs"))?;
     Ok(LogEntry {
@@ -194,6 +194,6 @@ fn next_entry(
         time,
         actor: actor.to_owned(),
         operations,
-        state: log::state_root(&refs),
+        state: log::state_root(&effects.refs),
     })
 }

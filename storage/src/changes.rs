@@ -7,6 +7,7 @@ use array::{ArrayMetadata, ChunkIndex, ChunkKind, GroupMetadata, Hash, NodePath,
 
 use crate::Error;
 use crate::layout::Layout;
+use crate::object::shard_key;
 use crate::page::{ChunkRow, Location, ManifestRow, StatisticsRow};
 use crate::radix::RowChange;
 use crate::tree::{NodeKind, TreeRow};
@@ -388,6 +389,24 @@ impl Changes {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodePath, &Change)> {
         self.0.iter()
+    }
+
+    /// Keys of the chunks that are stored in objects.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = String> {
+        let arrays = self.0.values().filter_map(|change| match change {
+            Change::Array(array) => Some(array),
+            _ => None,
+        });
+        arrays
+            .flat_map(|array| array.chunks.by_address.values())
+            .filter_map(|change| {
+                let ChunkChange::Present { id, extra, .. } = change else {
+                    return None;
+                };
+                let location = extra.as_ref().map(|extra| &extra.location);
+                let is_stored = location.is_none_or(|location| *location == Location::Stored);
+                is_stored.then(|| shard_key(id))
+            })
     }
 
     /// The changes strictly below `path`.

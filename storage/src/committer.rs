@@ -7,9 +7,10 @@
 //! A log entry is created one at a time, so under load its cost is shared. Each commit keeps its
 //! own outcome: one that conflicts is left out of the entry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use array::Hash;
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -41,8 +42,11 @@ pub(crate) struct Pending {
     pub(crate) write_id: String,
     /// For a merge, the commit that was merged.
     pub(crate) second_parent: Option<CommitId>,
-    /// Number of the first log entry that may carry the write already.
+    /// Number of the first log entry after the writer's first look, before its first upload: none
+    /// before it carries the write or sweeps what it needs.
     pub(crate) since: u64,
+    /// The list of the sweep that was under way then.
+    pub(crate) sweep: Option<Hash>,
 }
 
 type Outcome = Result<CommitId, Error>;
@@ -156,6 +160,7 @@ impl Repository {
             repository: self.clone(),
             scanned: since.unwrap_or(0),
             found: HashMap::new(),
+            sweeps: batch.iter().filter_map(|pending| pending.sweep).collect(),
             outcomes: Vec::new(),
             batch,
         }));
@@ -178,6 +183,8 @@ struct Attempts {
     scanned: u64,
     /// Writes of the batch that are in the log already, by someone else committing the same.
     found: HashMap<String, CommitId>,
+    /// Lists of the sweeps that may delete what the batch needs.
+    sweeps: BTreeSet<Hash>,
     /// Of the last attempt.
     outcomes: Vec<Outcome>,
 }
@@ -207,14 +214,44 @@ impl Attempts {
             };
             self.outcomes.push(outcome);
         }
-        uploads.finish().await?;
+        let uploaded = uploads.finish().await?;
+        self.check_sweeps(&uploaded).await?;
         Ok((!operations.is_empty()).then_some(operations))
+    }
+
+    /// Checks that no sweep the writers may have raced with deletes what the batch needs.
+    async fn check_sweeps(&self, uploaded: &[String]) -> Result<(), Error> {
+        for id in &self.sweeps {
+            let list = match self.repository.sweep_list(id).await {
+                // So long ago that nobody kept it: nothing can be told.
+                Err(Error::Missing { key }) => return Err(Error::Swept { key }),
+                list => list?,
+            };
+            let swept = list.first_of(uploaded).cloned();
+            let in_changes = || {
+                let keys = self
+                    .batch
+                    .iter()
+                    .flat_map(|pending| pending.changes.objects());
+                let keys: Vec<String> = keys.collect();
+                list.first_of(&keys).cloned()
+            };
+            if let Some(key) = swept.or_else(in_changes) {
+                return Err(Error::Swept { key });
+            }
+        }
+        Ok(())
     }
 
     /// Looks for the batch's writes in the entries that came up since the last look.
     async fn scan(&mut self, state: &LogState) -> Result<(), Error> {
         for sequence in self.scanned..state.next_sequence() {
             let entry = self.repository.entry_that_exists(sequence).await?;
+            for operation in &entry.1.operations {
+                if let Operation::GcSweep { list, .. } = operation {
+                    self.sweeps.insert(*list);
+                }
+            }
             for operation in &entry.1.operations {
                 if let Operation::UpdateRef {
                     write_id,
@@ -339,12 +376,15 @@ fn is_own_fault(error: &Error) -> bool {
         | Error::Closed { .. }
         | Error::Overtaken { .. }
         | Error::KeyReused { .. }
+        | Error::Expired { .. }
+        | Error::Swept { .. }
         | Error::Array(_) => true,
         Error::Corrupt { .. }
         | Error::Missing { .. }
         | Error::Unknown { .. }
         | Error::Busy { .. }
         | Error::Clock { .. }
+        | Error::Sweeping { .. }
         | Error::Store { .. } => false,
     }
 }

@@ -95,6 +95,25 @@ pub enum Error {
         /// What the store said last.
         reason: String,
     },
+    /// The commit has expired, or one on the way to it has.
+    #[error("commit {commit} has expired")]
+    Expired {
+        /// The commit.
+        commit: String,
+    },
+    /// Garbage collection is deleting an object the commit needs. Nothing was written; make the
+    /// change again.
+    #[error("garbage collection is deleting {key}, which this commit needs: make the change again")]
+    Swept {
+        /// Key of the object in the store.
+        key: String,
+    },
+    /// Another process collects garbage.
+    #[error("another process collects garbage since {since}: try again later")]
+    Sweeping {
+        /// Since when.
+        since: String,
+    },
     /// Other writers kept being faster: the store takes no more commits a second. Nothing was
     /// written; try again later.
     #[error("other writers were faster for {seconds} s: nothing was written")]

@@ -132,14 +132,14 @@ fn vectors() -> Value {
         write_id: "w".into(),
         idempotency: None,
     };
-    let (refs, _) = state.after(std::slice::from_ref(&create), time()).unwrap();
+    let effects = state.after(std::slice::from_ref(&create), time()).unwrap();
     let entry = LogEntry {
         sequence: 0,
         previous: repo,
         time: time(),
         actor: "ada".into(),
         operations: vec![create],
-        state: crate::log::state_root(&refs),
+        state: crate::log::state_root(&effects.refs),
     };
     let (entry_hash, entry_bytes) = entry.encode();
     state.apply(entry_hash, &entry).unwrap();

@@ -8,6 +8,7 @@
 //! An entry that is there stays there, so a search that starts at any of them finds the newest one.
 //! Architecture invariant: the cost of finding it never depends on the length of the history.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use array::hash::{Hash, Kind};
@@ -19,7 +20,7 @@ use moka::sync::Cache;
 use tracing::warn;
 
 use crate::commit::format_time;
-use crate::log::{self, CHECKPOINT_INTERVAL, LogEntry, LogState};
+use crate::log::{self, CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
 use crate::repository::{REPO_KEY, Repository};
 use crate::{CommitId, Error};
 
@@ -66,6 +67,11 @@ impl Log {
     /// Remembers an entry that is in the log.
     pub(crate) fn insert(&self, hash: Hash, entry: LogEntry) {
         self.entries.insert(entry.sequence, Arc::new((hash, entry)));
+    }
+
+    /// Whether a commit has expired, as of the newest state seen.
+    pub(crate) fn has_expired(&self, commit: &CommitId) -> bool {
+        lock(&self.state).expired.contains_key(commit)
     }
 
     /// The state of a checkpoint that was found missing, once.
@@ -266,6 +272,50 @@ impl Repository {
             .buffered(CONCURRENT_ENTRIES)
             .try_collect()
             .await
+    }
+
+    /// Whether a commit whose objects are not all there may be gone for good: it has expired, or a
+    /// ref was at it once and none needs it now.
+    ///
+    /// # Errors
+    /// As [`Repository::head`].
+    pub async fn is_over(&self, commit: CommitId) -> Result<bool, Error> {
+        let state = self.head().await?;
+        if state.expired.contains_key(&commit) {
+            return Ok(true);
+        }
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<CommitId> = state.refs.values().copied().collect();
+        while let Some(id) = open.pop() {
+            if id == commit {
+                return Ok(false);
+            }
+            if state.expired.contains_key(&id) || !seen.insert(id) {
+                continue;
+            }
+            match self.known_or_stored(id).await? {
+                Some(found) => open.extend(&found.parents),
+                // Something that is needed is gone: this is a loss.
+                None => return Ok(false),
+            }
+        }
+        // Only what the log names was ever a commit of this repository.
+        let next = state.next_sequence();
+        let mut entries = futures::stream::iter(0..next)
+            .map(|sequence| self.entry_that_exists(sequence))
+            .buffered(CONCURRENT_ENTRIES);
+        while let Some(entry) = entries.try_next().await? {
+            let is_named = entry.1.operations.iter().any(|operation| match operation {
+                Operation::UpdateRef { from, to, .. } => {
+                    *from == Some(commit) || *to == Some(commit)
+                }
+                _ => false,
+            });
+            if is_named {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The commit a write led to, if it is in the log at entry `since` or later.

@@ -38,7 +38,7 @@ impl Reached {
         while open.iter().any(|(_, id)| !is_common(&reached, id)) {
             let Some((_, id)) = open.pop() else { break };
             let marks = reached.get(&id).copied().unwrap_or_default();
-            for &parent in &repository.commit(id).await?.parents {
+            for parent in repository.parents(id).await? {
                 let known = reached.entry(parent).or_default();
                 if *known | marks != *known {
                     *known |= marks;

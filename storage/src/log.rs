@@ -136,9 +136,45 @@ pub enum Operation {
         /// The client's request, if it may be repeated.
         idempotency: Option<Idempotency>,
     },
+    /// Ends walks back through the history at these commits.
+    Expire {
+        /// Commits that are gone, or may go.
+        commits: Vec<CommitId>,
+    },
+    /// Begins to delete what is listed.
+    GcSweep {
+        /// Object with the list.
+        list: Hash,
+        /// Names the process that deletes.
+        holder: String,
+    },
+    /// Makes another process the one that deletes.
+    GcTake {
+        /// Names that process.
+        holder: String,
+    },
+    /// Everything that was listed is deleted.
+    GcDone {
+        /// Names the process that deleted it.
+        holder: String,
+    },
     /// Written by a newer version; changes no ref.
     Other(Value),
 }
+
+/// A garbage collection under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// Object with the list of what is deleted.
+    pub list: Hash,
+    /// Names the process that deletes.
+    pub holder: String,
+    /// When it began, or was taken over.
+    pub time: DateTime<Utc>,
+}
+
+/// Longest name of a process that deletes, in bytes.
+const MAX_HOLDER_BYTES: usize = 64;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,8 +191,29 @@ struct UpdateRef {
     request: Option<Hash>,
 }
 
+#[derive(Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+enum Work {
+    Expire { commits: Vec<CommitId> },
+    GcSweep { list: Hash, holder: String },
+    GcTake { holder: String },
+    GcDone { holder: String },
+}
+
+impl From<Work> for Operation {
+    fn from(work: Work) -> Self {
+        match work {
+            Work::Expire { commits } => Self::Expire { commits },
+            Work::GcSweep { list, holder } => Self::GcSweep { list, holder },
+            Work::GcTake { holder } => Self::GcTake { holder },
+            Work::GcDone { holder } => Self::GcDone { holder },
+        }
+    }
+}
+
 impl Operation {
-    fn to_json(&self) -> Value {
+    /// As it is stored.
+    pub fn to_json(&self) -> Value {
         match self {
             Self::UpdateRef {
                 name,
@@ -178,6 +235,12 @@ impl Operation {
                 }
                 operation
             }
+            Self::Expire { commits } => json!({ "operation": "expire", "commits": commits }),
+            Self::GcSweep { list, holder } => {
+                json!({ "operation": "gc-sweep", "list": list, "holder": holder })
+            }
+            Self::GcTake { holder } => json!({ "operation": "gc-take", "holder": holder }),
+            Self::GcDone { holder } => json!({ "operation": "gc-done", "holder": holder }),
             Self::Other(value) => value.clone(),
         }
     }
@@ -201,9 +264,11 @@ impl Operation {
                     },
                 })
             }
-            Some("expire" | "gc-sweep" | "gc-take" | "gc-done" | "policy") => {
-                Ok(Self::Other(value))
+            Some("expire" | "gc-sweep" | "gc-take" | "gc-done") => {
+                let work: Work = serde_json::from_value(value).map_err(|e| e.to_string())?;
+                Ok(work.into())
             }
+            Some("policy") => Ok(Self::Other(value)),
             _ => Err(format!("unknown operation {value}")),
         }
     }
@@ -336,6 +401,19 @@ pub struct LogState {
     pub refs: BTreeMap<Ref, CommitId>,
     /// Idempotency keys used within a day before that entry, by ref.
     pub keys: BTreeMap<(Ref, String), KeyUse>,
+    /// Commits at which walks back through the history end, and since when.
+    pub expired: BTreeMap<CommitId, DateTime<Utc>>,
+    /// The garbage collection under way.
+    pub sweep: Option<Sweep>,
+}
+
+/// What the operations of an entry change.
+#[derive(Clone, Debug)]
+pub(crate) struct Effects {
+    pub(crate) refs: BTreeMap<Ref, CommitId>,
+    keys: Keys,
+    expired: BTreeMap<CommitId, DateTime<Utc>>,
+    sweep: Option<Sweep>,
 }
 
 type Keys = BTreeMap<(Ref, String), KeyUse>;
@@ -349,7 +427,16 @@ impl LogState {
             time: None,
             refs: BTreeMap::new(),
             keys: Keys::new(),
+            expired: BTreeMap::new(),
+            sweep: None,
         }
+    }
+
+    fn take_on(&mut self, effects: Effects) {
+        self.refs = effects.refs;
+        self.keys = effects.keys;
+        self.expired = effects.expired;
+        self.sweep = effects.sweep;
     }
 
     /// What an earlier request under the same key led to, if there was one.
@@ -376,10 +463,10 @@ impl LogState {
     /// [`Error::Invalid`] if it does not fit.
     pub(crate) fn preview(&mut self, operation: &Operation) -> Result<(), Error> {
         let time = self.time.unwrap_or_default();
-        let (refs, keys) = self
+        let effects = self
             .after(std::slice::from_ref(operation), time)
             .ok_or_else(|| Error::invalid("commit", "its operation does not fit the refs"))?;
-        (self.refs, self.keys) = (refs, keys);
+        self.take_on(effects);
         Ok(())
     }
 
@@ -399,15 +486,11 @@ impl LogState {
         state_root(&self.refs)
     }
 
-    /// The refs and the keys in use after `operations` of an entry of `time`; `None` if one of them
-    /// is not valid.
-    pub(crate) fn after(
-        &self,
-        operations: &[Operation],
-        time: DateTime<Utc>,
-    ) -> Option<(BTreeMap<Ref, CommitId>, Keys)> {
+    /// What is so after `operations` of an entry of `time`; `None` if one of them is not valid.
+    pub(crate) fn after(&self, operations: &[Operation], time: DateTime<Utc>) -> Option<Effects> {
         let mut refs = self.refs.clone();
         let mut keys = self.keys.clone();
+        let (mut expired, mut sweep) = (self.expired.clone(), self.sweep.clone());
         keys.retain(|_, used| time - used.time < IDEMPOTENCY_PERIOD);
         for operation in operations {
             let Operation::UpdateRef {
@@ -418,6 +501,35 @@ impl LogState {
                 ..
             } = operation
             else {
+                match operation {
+                    Operation::Expire { commits } => {
+                        let is_head = |commit| refs.values().any(|head| head == commit);
+                        if commits.iter().any(is_head) {
+                            return None;
+                        }
+                        expired.extend(commits.iter().map(|commit| (*commit, time)));
+                    }
+                    Operation::GcSweep { list, holder } if holder.len() <= MAX_HOLDER_BYTES => {
+                        let begun = Sweep {
+                            list: *list,
+                            holder: holder.clone(),
+                            time,
+                        };
+                        if sweep.replace(begun).is_some() {
+                            return None;
+                        }
+                    }
+                    Operation::GcTake { holder } if holder.len() <= MAX_HOLDER_BYTES => {
+                        let taken = sweep.as_mut()?;
+                        taken.holder.clone_from(holder);
+                        taken.time = time;
+                    }
+                    Operation::GcDone { holder } => {
+                        sweep.take_if(|sweep| sweep.holder == *holder)?;
+                    }
+                    Operation::GcSweep { .. } | Operation::GcTake { .. } => return None,
+                    Operation::UpdateRef { .. } | Operation::Other(_) => {}
+                }
                 continue;
             };
             if refs.get(name) != from.as_ref() || (from.is_none() && to.is_none()) {
@@ -436,6 +548,10 @@ impl LogState {
             {
                 return None;
             }
+            // A commit that a ref is at again is not over.
+            if let Some(commit) = to {
+                expired.remove(commit);
+            }
             match to {
                 Some(commit) => refs.insert(name.clone(), *commit),
                 None => refs.remove(name),
@@ -451,7 +567,12 @@ impl LogState {
                 }
             }
         }
-        Some((refs, keys))
+        Some(Effects {
+            refs,
+            keys,
+            expired,
+            sweep,
+        })
     }
 
     /// Moves on by the next entry, whose hash is `hash`. An entry that is not valid changes no ref.
@@ -468,9 +589,9 @@ impl LogState {
         debug_assert_eq!(entry.sequence, self.next_sequence());
         let valid = self
             .after(&entry.operations, entry.time)
-            .filter(|(refs, _)| state_root(refs) == entry.state);
+            .filter(|effects| state_root(&effects.refs) == entry.state);
         match valid {
-            Some((refs, keys)) => (self.refs, self.keys) = (refs, keys),
+            Some(effects) => self.take_on(effects),
             None => self
                 .keys
                 .retain(|_, used| entry.time - used.time < IDEMPOTENCY_PERIOD),
@@ -511,6 +632,18 @@ impl LogState {
             };
             document["keys"] = self.keys.iter().map(key).collect();
         }
+        if !self.expired.is_empty() {
+            let expired = |(commit, time): (&CommitId, &DateTime<Utc>)| {
+                (commit.to_string(), json!(format_time(*time)))
+            };
+            let expired: serde_json::Map<String, Value> =
+                self.expired.iter().map(expired).collect();
+            document["expired"] = json!(expired);
+        }
+        if let Some(Sweep { list, holder, time }) = &self.sweep {
+            document["sweep"] =
+                json!({ "list": list, "holder": holder, "time": format_time(*time) });
+        }
         with_self(Kind::Checkpoint, document).1
     }
 
@@ -528,6 +661,17 @@ impl LogState {
             time: String,
             #[serde(default)]
             keys: Vec<Key>,
+            #[serde(default)]
+            expired: BTreeMap<CommitId, String>,
+            #[serde(default)]
+            sweep: Option<SweepDocument>,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct SweepDocument {
+            list: Hash,
+            holder: String,
+            time: String,
         }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -576,6 +720,19 @@ impl LogState {
             time: Some(parse_time(&document.time)?),
             refs: refs?,
             keys,
+            expired: document
+                .expired
+                .into_iter()
+                .map(|(commit, time)| Ok((commit, parse_time(&time)?)))
+                .collect::<Result<_, String>>()?,
+            sweep: match document.sweep {
+                None => None,
+                Some(SweepDocument { list, holder, time }) => Some(Sweep {
+                    list,
+                    holder,
+                    time: parse_time(&time)?,
+                }),
+            },
         })
     }
 }

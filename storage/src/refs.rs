@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::commit::Commit;
 use crate::log::{Idempotency, LogState, Operation, Ref, RefKind};
 use crate::names::{RefBase, RefExpression, RefName};
+use crate::object::object_key;
 use crate::repository::Repository;
 use crate::{CommitId, Error};
 
@@ -36,11 +37,17 @@ impl Repository {
         };
         for _ in 0..expression.ancestors {
             let parents = &self.commit(commit).await?.parents;
-            commit = *parents.first().ok_or_else(|| Error::NotFound {
+            let parent = *parents.first().ok_or_else(|| Error::NotFound {
                 what: "parent of the first commit",
                 name: commit.to_string(),
                 suggestions: Vec::new(),
             })?;
+            if self.log_cache().has_expired(&parent) {
+                return Err(Error::Expired {
+                    commit: parent.to_string(),
+                });
+            }
+            commit = parent;
         }
         Ok(Resolved { commit, branch })
     }
@@ -185,19 +192,43 @@ impl Repository {
         F: Fn(&LogState, &Ref) -> Result<(Option<CommitId>, Option<CommitId>), Error> + Send,
     {
         let write_id = Uuid::new_v4().to_string();
+        let repository = self.clone();
         self.append(actor, &write_id.clone(), move |state| {
-            let operations = change(&state, &name).map(|(from, to)| {
-                Some(vec![Operation::UpdateRef {
-                    name: name.clone(),
+            let moved = change(&state, &name).map(|(from, to)| (from, to, name.clone()));
+            let (repository, write_id) = (repository.clone(), write_id.clone());
+            Box::pin(async move {
+                let (from, to, name) = moved?;
+                if let Some(commit) = to {
+                    repository.check_kept(commit, &state).await?;
+                }
+                Ok(Some(vec![Operation::UpdateRef {
+                    name,
                     from,
                     to,
-                    write_id: write_id.clone(),
+                    write_id,
                     idempotency: None,
-                }])
-            });
-            Box::pin(async move { operations })
+                }]))
+            })
         })
         .await
         .map(drop)
+    }
+
+    /// Checks that a commit which no ref may need so far is there and stays: no sweep before the
+    /// next entry deletes it, and one after that entry will find the ref.
+    pub(crate) async fn check_kept(&self, commit: CommitId, state: &LogState) -> Result<(), Error> {
+        let key = object_key(&commit.0);
+        if let Some(sweep) = &state.sweep {
+            let list = self.sweep_list(&sweep.list).await?;
+            if let Some(key) = list.first_of(std::slice::from_ref(&key)) {
+                return Err(Error::Swept { key: key.clone() });
+            }
+        }
+        match self.store().get(&key).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::Expired {
+                commit: commit.to_string(),
+            }),
+        }
     }
 }

@@ -233,17 +233,19 @@ impl Repository {
     /// The document of a commit that a ref or another commit names.
     ///
     /// # Errors
-    /// [`Error::Missing`] if it is not there; [`Error::Corrupt`] if its bytes are others.
+    /// [`Error::Missing`] if it is not there; [`Error::Expired`] if it may be gone;
+    /// [`Error::Corrupt`] if its bytes are others.
     pub async fn commit(&self, id: CommitId) -> Result<Arc<Commit>, Error> {
-        if let Some(commit) = self.0.commits.get(&id) {
-            return Ok(commit);
+        match self.known_or_stored(id).await? {
+            Some(commit) => Ok(commit),
+            // Perhaps it is gone because nothing needs it any more.
+            None if Box::pin(self.is_over(id)).await? => Err(Error::Expired {
+                commit: id.to_string(),
+            }),
+            None => Err(Error::Missing {
+                key: object_key(&id.0),
+            }),
         }
-        let key = object_key(&id.0);
-        let bytes = self.store().get_existing(&key).await?;
-        let commit = Commit::decode(&id, &bytes).map_err(|reason| Error::corrupt(&key, reason))?;
-        let commit = Arc::new(commit);
-        self.0.commits.insert(id, commit.clone());
-        Ok(commit)
     }
 
     /// The bytes of a chunk, or of `range` of it. Not verified: that is the reader's.
@@ -276,6 +278,29 @@ impl Repository {
                 format!("{url}: data outside the repository cannot be read yet"),
             )),
         }
+    }
+
+    /// A commit's document; `None` if it is not there.
+    pub(crate) async fn known_or_stored(&self, id: CommitId) -> Result<Option<Arc<Commit>>, Error> {
+        if let Some(commit) = self.0.commits.get(&id) {
+            return Ok(Some(commit));
+        }
+        let key = object_key(&id.0);
+        let Some(bytes) = self.store().get(&key).await? else {
+            return Ok(None);
+        };
+        let commit = Commit::decode(&id, &bytes).map_err(|reason| Error::corrupt(&key, reason))?;
+        let commit = Arc::new(commit);
+        self.0.commits.insert(id, commit.clone());
+        Ok(Some(commit))
+    }
+
+    /// The parents of a commit that have not expired, as far as this process knows.
+    pub(crate) async fn parents(&self, id: CommitId) -> Result<Vec<CommitId>, Error> {
+        let commit = self.commit(id).await?;
+        let log = self.log_cache();
+        let parents = commit.parents.iter().copied();
+        Ok(parents.filter(|parent| !log.has_expired(parent)).collect())
     }
 
     /// Starts uploading a commit that no ref names yet.

@@ -16,7 +16,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use array::hash::Kind;
+use array::hash::{Hash, Kind};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::de::DeserializeOwned;
@@ -105,6 +105,8 @@ struct Begin {
     branch: String,
     isolation: String,
     since: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sweep: Option<Hash>,
     time: String,
     write_id: String,
 }
@@ -143,6 +145,7 @@ impl Repository {
                 Isolation::Serializable => "serializable".into(),
             },
             since: transaction.since().to_string(),
+            sweep: transaction.sweep(),
             time: format_time(started),
             write_id: transaction.write_id().to_owned(),
         };
@@ -185,8 +188,13 @@ impl Repository {
             .parse()
             .map_err(|_| corrupt("its log entry is no number".into()))?;
         let base = self.snapshot(begin.base).await?;
-        let mut transaction =
-            Transaction::from_parts(base, &branch, isolation, begin.write_id, since);
+        let mut transaction = Transaction::from_parts(
+            base,
+            &branch,
+            isolation,
+            begin.write_id,
+            (since, begin.sweep),
+        );
         transaction.keep_journal();
         let shared = SharedTransaction {
             id,

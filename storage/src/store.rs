@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 use tracing::warn;
 
 use crate::Error;
@@ -308,28 +308,38 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] if the store failed.
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
-        let location = self.location(prefix);
+        let found = self.list_with_times(prefix).await?;
+        Ok(found
+            .into_iter()
+            .map(|(key, size, _)| (key, size))
+            .collect())
+    }
+
+    /// Every object under `prefix` (a folder), with its key relative to this store, its size and
+    /// when it was written, by the store's clock.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store failed.
+    pub async fn list_with_times(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<(String, u64, DateTime<Utc>)>, Error> {
+        let own = self.prefix.parts().count();
+        let key = |location: &Path| {
+            let parts = location.parts().skip(own);
+            let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
+            parts.join("/")
+        };
         let failed = |source| Error::Store {
             key: prefix.to_owned(),
             source,
         };
-        let found: Vec<ObjectMeta> = self
-            .objects
-            .list(Some(&location))
+        self.objects
+            .list(Some(&self.location(prefix)))
+            .map_ok(|meta| (key(&meta.location), meta.size, meta.last_modified))
             .try_collect()
             .await
-            .map_err(failed)?;
-        let own = self.prefix.parts().count();
-        let relative = |meta: ObjectMeta| {
-            let key: Vec<_> = meta
-                .location
-                .parts()
-                .skip(own)
-                .map(|p| p.as_ref().to_owned())
-                .collect();
-            (key.join("/"), meta.size)
-        };
-        Ok(found.into_iter().map(relative).collect())
+            .map_err(failed)
     }
 
     /// Names of the folders directly under this store.

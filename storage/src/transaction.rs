@@ -69,6 +69,8 @@ pub struct Transaction {
     base: Snapshot,
     /// Number of the first log entry after the base was looked up.
     since: u64,
+    /// The list of the sweep that was under way then.
+    sweep: Option<Hash>,
     write_id: String,
     changes: Mutex<Changes>,
     /// `None` unless serializable.
@@ -110,13 +112,9 @@ impl Transaction {
             .ok_or_else(|| Error::not_found("branch", branch.as_str(), known))?;
         let base = repository.snapshot(head).await?;
         let write_id = Uuid::new_v4().to_string();
-        Ok(Self::from_parts(
-            base,
-            branch,
-            isolation,
-            write_id,
-            state.next_sequence(),
-        ))
+        let sweep = state.sweep.as_ref().map(|sweep| sweep.list);
+        let since = (state.next_sequence(), sweep);
+        Ok(Self::from_parts(base, branch, isolation, write_id, since))
     }
 
     pub(crate) fn from_parts(
@@ -124,7 +122,7 @@ impl Transaction {
         branch: &RefName,
         isolation: Isolation,
         write_id: String,
-        since: u64,
+        (since, sweep): (u64, Option<Hash>),
     ) -> Self {
         let is_serializable = isolation == Isolation::Serializable;
         Self {
@@ -132,6 +130,7 @@ impl Transaction {
             branch: branch.clone(),
             base,
             since,
+            sweep,
             write_id,
             changes: Mutex::default(),
             reads: is_serializable.then(Mutex::default),
@@ -175,6 +174,10 @@ impl Transaction {
 
     pub(crate) fn since(&self) -> u64 {
         self.since
+    }
+
+    pub(crate) fn sweep(&self) -> Option<Hash> {
+        self.sweep
     }
 
     /// The commit the transaction started from.
@@ -933,6 +936,7 @@ impl Transaction {
             write_id: self.write_id,
             second_parent: None,
             since: self.since,
+            sweep: self.sweep,
         }
     }
 }

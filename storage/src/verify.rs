@@ -75,44 +75,58 @@ impl Repository {
     /// # Errors
     /// [`Error::Store`] if the store failed; damage is not an error but part of the result.
     pub async fn verify(&self, scope: &Scope) -> Result<Found, Error> {
-        let mut walk = Walk {
-            repository: self.clone(),
-            found: Found::default(),
-            manifests: HashSet::new(),
-        };
-        let mut open: Vec<CommitId> = match scope {
-            Scope::Commit(commit) => vec![*commit],
-            Scope::Everything => walk.log().await?,
-        };
-        let mut seen = HashSet::new();
-        while let Some(id) = open.pop() {
-            if !seen.insert(id) {
-                continue;
-            }
-            let key = object_key(&id.0);
-            match self.snapshot(id).await {
-                Ok(snapshot) => {
-                    walk.found.objects.insert(key);
-                    walk.found.commits += 1;
-                    if *scope == Scope::Everything {
-                        open.extend(&snapshot.commit().parents);
+        let mut walk = Walk::new(self);
+        match scope {
+            Scope::Commit(commit) => walk.commit(*commit).await.map(drop)?,
+            Scope::Everything => {
+                let (mut open, expired) = walk.log().await?;
+                let mut seen = expired;
+                while let Some(id) = open.pop() {
+                    if seen.insert(id) {
+                        open.extend(walk.commit(id).await?);
                     }
-                    walk.tree(&snapshot).await?;
                 }
-                Err(error) => walk.damage(&key, error)?,
             }
         }
         Ok(walk.found)
     }
 }
 
-struct Walk {
+/// A walk over what commits reach; what several of them share is looked at once.
+pub(crate) struct Walk {
     repository: Repository,
-    found: Found,
+    pub(crate) found: Found,
     manifests: HashSet<(Hash, Hash, Option<Hash>)>,
+    /// Trees of groups.
+    trees: HashSet<Hash>,
 }
 
 impl Walk {
+    pub(crate) fn new(repository: &Repository) -> Self {
+        Self {
+            repository: repository.clone(),
+            found: Found::default(),
+            manifests: HashSet::new(),
+            trees: HashSet::new(),
+        }
+    }
+
+    /// Checks a commit and everything in it; gives its parents.
+    pub(crate) async fn commit(&mut self, id: CommitId) -> Result<Vec<CommitId>, Error> {
+        let key = object_key(&id.0);
+        let snapshot = match self.repository.snapshot(id).await {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.damage(&key, error)?;
+                return Ok(Vec::new());
+            }
+        };
+        self.found.objects.insert(key);
+        self.found.commits += 1;
+        self.tree(&snapshot).await?;
+        Ok(snapshot.commit().parents.clone())
+    }
+
     /// Notes what is wrong with `object`; a failing store is passed on.
     fn damage(&mut self, object: &str, error: Error) -> Result<(), Error> {
         if let Error::Store { .. } = error {
@@ -132,8 +146,9 @@ impl Walk {
         Ok(())
     }
 
-    /// Checks every entry and checkpoint; gives every commit they name.
-    async fn log(&mut self) -> Result<Vec<CommitId>, Error> {
+    /// Checks every entry and checkpoint; gives the commits the refs are at, and those at which the
+    /// history ends. Where the log is damaged, gives every commit it names.
+    async fn log(&mut self) -> Result<(Vec<CommitId>, HashSet<CommitId>), Error> {
         let repository = self.repository.clone();
         let store = repository.store().clone();
         let mut commits = Vec::new();
@@ -200,7 +215,13 @@ impl Walk {
                 self.checkpoint(sequence, state.as_ref()).await?;
             }
         }
-        Ok(commits)
+        Ok(match state {
+            Some(state) => {
+                let heads = state.refs.values().copied().collect();
+                (heads, state.expired.keys().copied().collect())
+            }
+            None => (commits, HashSet::new()),
+        })
     }
 
     async fn checkpoint(&mut self, sequence: u64, state: Option<&LogState>) -> Result<(), Error> {
@@ -244,6 +265,9 @@ impl Walk {
                 Node::Array(array) => self.array(array).await?,
                 Node::Group(group) => {
                     debug_assert_eq!(row.kind, NodeKind::Group);
+                    if !self.trees.insert(row.content) {
+                        continue;
+                    }
                     for (id, result) in self.repository.trees().pages(row.content).await {
                         let key = object_key(&id);
                         self.found.objects.insert(key.clone());
@@ -329,9 +353,13 @@ pub fn check_unreferenced(key: &str, bytes: &[u8]) -> Result<(), String> {
             .replace('/', "")
             .parse()
             .map_err(|_| "not the name of an object")?;
-        let is_named = [hash::Kind::Commit, hash::Kind::Document]
-            .into_iter()
-            .any(|kind| hash::hash(kind, bytes) == id);
+        let is_named = [
+            hash::Kind::Commit,
+            hash::Kind::Document,
+            hash::Kind::SweepList,
+        ]
+        .into_iter()
+        .any(|kind| hash::hash(kind, bytes) == id);
         // The rows of a page cannot be rebuilt without its place in a tree; its bytes carry a hash.
         return if is_named || row_file::decode(bytes).is_ok() {
             Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use array::{NodePath, Region};
+use array::{Hash, NodePath, Region};
 use uuid::Uuid;
 
 use crate::committer::Pending;
@@ -48,6 +48,9 @@ pub struct Difference {
     /// Number of chunks in these boxes that differ.
     pub chunks: u64,
 }
+
+/// The number of the next log entry, and the list of the sweep under way.
+type Since = (u64, Option<Hash>);
 
 impl Repository {
     /// Merges commit `from` into a branch: the changes since the newest commit both come from, as
@@ -125,7 +128,7 @@ impl Repository {
         branch: &RefName,
         options: CommitOptions,
         second_parent: Option<CommitId>,
-        since: u64,
+        (since, sweep): Since,
     ) -> Result<CommitId, Error> {
         let changes = changes_between(from, to).await?;
         let options = CommitOptions {
@@ -142,18 +145,20 @@ impl Repository {
             write_id: Uuid::new_v4().to_string(),
             second_parent,
             since,
+            sweep,
         })
         .await
     }
 
-    /// Where a branch is, and the number of the next log entry.
-    async fn branch_head(&self, branch: &RefName) -> Result<(CommitId, u64), Error> {
+    /// Where a branch is, and what a writer that starts now has to look out for.
+    async fn branch_head(&self, branch: &RefName) -> Result<(CommitId, Since), Error> {
         let state = self.head().await?;
         let known = state.refs.keys().map(|name| name.name.as_str());
         let head = state
             .get(&Ref::branch(branch.clone()))
             .ok_or_else(|| Error::not_found("branch", branch.as_str(), known))?;
-        Ok((head, state.next_sequence()))
+        let sweep = state.sweep.as_ref().map(|sweep| sweep.list);
+        Ok((head, (state.next_sequence(), sweep)))
     }
 
     /// Moves a branch to any commit. The commits it leaves behind stay until they expire. Gives the
@@ -172,8 +177,10 @@ impl Repository {
         self.find_commit(to).await?;
         let name = Ref::branch(branch.clone());
         let write_id = Uuid::new_v4().to_string();
+        let repository = self.clone();
         let written = self
             .append(actor, &write_id.clone(), move |state| {
+                let repository = repository.clone();
                 let known = state.refs.keys().map(|known| known.name.as_str());
                 let found = state
                     .get(&name)
@@ -192,7 +199,11 @@ impl Repository {
                         idempotency: None,
                     }])),
                 });
-                Box::pin(async move { moved })
+                Box::pin(async move {
+                    let moved = moved?;
+                    repository.check_kept(to, &state).await?;
+                    Ok(moved)
+                })
             })
             .await?;
         let before = written
@@ -200,7 +211,7 @@ impl Repository {
             .flatten()
             .find_map(|operation| match operation {
                 Operation::UpdateRef { from, .. } => *from,
-                Operation::Other(_) => None,
+                _ => None,
             });
         before.ok_or_else(|| Error::corrupt("log", "the entry of this reset moves no branch"))
     }

@@ -122,7 +122,7 @@ async fn logged_commits(repository: &Repository) -> Vec<CommitId> {
         .flat_map(|entry| &entry.operations)
         .filter_map(|operation| match operation {
             Operation::UpdateRef { to, .. } => *to,
-            Operation::Other(_) => None,
+            _ => None,
         });
     commits.collect()
 }

@@ -4,5 +4,6 @@
 pub mod arrays;
 pub mod netcdf3;
 pub mod sample;
+pub mod stopping;
 pub mod unreliable;
 pub mod watched;

@@ -202,15 +202,19 @@ async fn entry_json(repository: &storage::Repository, entry: &LogEntry) -> Resul
     let mut operations = Vec::new();
     for operation in &entry.operations {
         operations.push(match operation {
-            Operation::Other(value) => value.clone(),
             Operation::UpdateRef { name, from, to, .. } => {
                 let kind = if name.kind == RefKind::Branch { "branch" } else { "tag" };
                 let message = match to {
-                    Some(commit) => Some(repository.commit(*commit).await?.message.clone()),
+                    Some(commit) => match repository.commit(*commit).await {
+                        Ok(commit) => Some(commit.message.clone()),
+                        Err(storage::Error::Expired { .. }) => None,
+                        Err(error) => return Err(error.into()),
+                    },
                     None => None,
                 };
                 json!({ "operation": "update-ref", kind: name.name.as_str(), "from": from, "to": to, "message": message })
             }
+            other => other.to_json(),
         });
     }
     Ok(json!({
