@@ -16,6 +16,7 @@ mod fetch;
 mod output;
 mod plan;
 mod pool;
+mod rewrite;
 mod verify;
 mod write;
 
@@ -23,5 +24,6 @@ pub use engine::{Engine, Settings};
 pub use error::Error;
 pub use fetch::ArrayReader;
 pub use plan::{ChunkRead, Plan};
+pub use rewrite::Rewritten;
 pub use verify::Report;
 pub use write::summarize;

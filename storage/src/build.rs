@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use array::hash;
-use array::{ArrayMetadata, GroupMetadata, NodeMetadata, NodePath, Region};
+use array::{ArrayMetadata, ChunkIndex, GroupMetadata, NodeMetadata, NodePath, Region};
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 
@@ -12,7 +12,7 @@ use crate::changes::{ArrayChange, Change, Changes, GroupChange, Origin};
 use crate::commit::Commit;
 use crate::inline::settle_inline;
 use crate::layout::Layout;
-use crate::page::ManifestRow;
+use crate::page::{ManifestRow, PageRow as _};
 use crate::radix::{Finished, Tally, Update};
 use crate::repository::Repository;
 use crate::snapshot::{Snapshot, row_with_document, statistics_metadata};
@@ -198,7 +198,12 @@ impl Builder<'_> {
             None => hash::empty(),
             Some(before) => {
                 let Some(current) = before.current_statistics() else {
-                    return Ok(None);
+                    if !self.all_rows_change(before, change).await? {
+                        return Ok(None);
+                    }
+                    let changes = change.chunks.manifest_changes();
+                    let root = pages.update(hash::empty(), &changes, &update).await?;
+                    return Ok(Some(StatisticsRoot { root, metadata }));
                 };
                 let kept = change.kept_grid(&before.grid);
                 if before.grid == kept && before.metadata.shape() == change.metadata.shape() {
@@ -218,6 +223,24 @@ impl Builder<'_> {
         let changes = change.chunks.manifest_changes();
         let root = pages.update(base, &changes, &update).await?;
         Ok(Some(StatisticsRoot { root, metadata }))
+    }
+
+    /// Whether every chunk the array has is among the changes.
+    async fn all_rows_change(&self, before: &Before, change: &ArrayChange) -> Result<bool, Error> {
+        if change.chunks.is_empty() {
+            return Ok(false);
+        }
+        let kept = Region::whole(&change.kept_grid(&before.grid));
+        let is_changed = |row: &ManifestRow| {
+            let at = Region::new(row.coordinate().to_vec(), vec![1; kept.shape().len()]);
+            let is_gone = at.is_ok_and(|at| !kept.contains(&at));
+            let index = ChunkIndex::new(row.coordinate().to_vec());
+            is_gone || change.chunks.get(&index).is_some()
+        };
+        let pages = self.repository.manifests();
+        pages
+            .all_rows(before.row.content, &before.layout, is_changed)
+            .await
     }
 
     /// Whether a change of shape leaves the statistics of all other chunks as they are: every

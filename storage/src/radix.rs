@@ -248,6 +248,32 @@ impl<R: PageRow> Pages<R> {
         })
     }
 
+    /// Whether `test` holds for every row at level 0; stops reading at the first for which it does
+    /// not.
+    pub(crate) async fn all_rows(
+        &self,
+        root: Hash,
+        layout: &Layout,
+        test: impl Fn(&R) -> bool,
+    ) -> Result<bool, Error> {
+        if layout.is_empty() || root == hash::empty() {
+            return Ok(true);
+        }
+        let mut open = vec![(self.load_root(root, layout).await?, layout.height() - 1, 0)];
+        while let Some((page, level, next)) = open.pop() {
+            if level == 0 {
+                if !page.rows.iter().all(&test) {
+                    return Ok(false);
+                }
+            } else if let Some(row) = page.rows.get(next) {
+                let child = self.load_child(row, layout, level).await?;
+                open.push((page, level, next + 1));
+                open.push((child, level - 1, 0));
+            }
+        }
+        Ok(true)
+    }
+
     /// Every page of the tree: calls `visit` with its key, parents first. Gives the rows of the
     /// pages at level 0 that could be read.
     pub(crate) async fn visit_pages(

@@ -17,6 +17,7 @@ mod client;
 mod print;
 mod serve;
 mod transfer;
+mod upkeep;
 mod versions;
 
 use std::io::Write as _;
@@ -154,6 +155,12 @@ enum Command {
     CherryPick(versions::PickArgs),
     /// Move a branch to another commit.
     Reset(versions::ResetArgs),
+    /// End the history at commits older than some age; gc deletes what only they need.
+    Expire(upkeep::ExpireArgs),
+    /// Delete what no branch, tag, recent commit or open transaction needs.
+    Gc(upkeep::GcArgs),
+    /// Compute the statistics that arrays lack, as one commit.
+    RewriteManifest(upkeep::RewriteArgs),
     /// Check every byte of a commit, or of a whole repository if no ref is given.
     Verify(transfer::VerifyArgs),
     /// Print the OpenAPI document.
@@ -325,6 +332,16 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         }
         Command::Verify(args) => {
             return transfer::verify(&local_state(place, "verify")?, &args, place.json).await;
+        }
+        Command::Expire(args) => {
+            upkeep::expire(&local_state(place, "expire")?, &args, place.json).await?;
+        }
+        Command::Gc(args) => {
+            upkeep::gc(&local_state(place, "gc")?, &args, place.json).await?;
+        }
+        Command::RewriteManifest(args) => {
+            let state = local_state(place, "rewrite-manifest")?;
+            upkeep::rewrite(&state, &args, place.json).await?;
         }
         Command::Openapi => out!("{}", http::openapi_document().to_pretty_json()?),
         Command::Repo(command) => repo(&client(place)?, command, place.json).await?,
