@@ -3,7 +3,7 @@
 # that has everything is left alone, and needs no root.
 #
 #   scripts/setup.sh build    system libraries and a Rust toolchain
-#   scripts/setup.sh test     the same, and the Python environments of the interoperability tests
+#   scripts/setup.sh test     the same, the Python environments of the interoperability tests, and with Go at hand MinIO
 #
 # Debian 12 or newer and Ubuntu are set up completely. Elsewhere the script checks and says what is
 # missing.
@@ -153,6 +153,17 @@ install_python() {
     done
 }
 
+# --- Servers ----------------------------------------------------------------------------------------
+
+# A second S3 server for the tests, besides moto, where Go is at hand to build it.
+minio=github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+
+install_minio() {
+    if command -v minio >/dev/null || [ -x "$HOME/go/bin/minio" ] || ! command -v go >/dev/null; then return 0; fi
+    say "building MinIO (minutes)"
+    GOBIN="$HOME/go/bin" go install "$minio" || say "no MinIO: its tests will say that they were skipped"
+}
+
 case "${1:-}" in
     build) what=build ;;
     test) what=test ;;
@@ -161,4 +172,4 @@ esac
 # shellcheck disable=SC2086 # one word a package
 install_packages $packages
 install_rust
-[ "$what" = build ] || install_python
+[ "$what" = build ] || { install_python; install_minio; }

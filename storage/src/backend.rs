@@ -1,6 +1,7 @@
 //! Object stores by their URL.
 
 use std::path::Path as FsPath;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +27,11 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// The store at `url`.
+    /// The store at `url`, with these settings over those of the environment.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the URL is not understood or the store cannot be set up.
-    pub(crate) fn open(url: &str) -> Result<Self, Error> {
+    /// [`Error::Invalid`] if the URL or a setting is not understood or the store cannot be set up.
+    pub(crate) fn open(url: &str, settings: &[(&str, &str)]) -> Result<Self, Error> {
         let parsed = match Url::parse(url) {
             // A single letter is a Windows drive, not a scheme.
             Ok(parsed) if parsed.scheme().len() > 1 => parsed,
@@ -43,7 +44,7 @@ impl Backend {
             return Self::local(&path);
         }
         let clock = StoreClock::default();
-        let objects = remote(&parsed, url, &clock)?;
+        let objects = remote(&parsed, url, settings, &clock)?;
         let prefix = Path::from_url_path(parsed.path())
             .map_err(|error| invalid(format!("{url}: {error}")))?;
         Ok(Self {
@@ -66,7 +67,21 @@ impl Backend {
     }
 }
 
-fn remote(parsed: &Url, url: &str, clock: &StoreClock) -> Result<Arc<dyn ObjectStore>, Error> {
+/// Settings by the names they have as environment variables, in lower case.
+fn parse<K: FromStr>(settings: &[(&str, &str)]) -> Result<Vec<(K, String)>, Error> {
+    let parse = |(name, value): &(&str, &str)| match name.parse() {
+        Ok(key) => Ok((key, (*value).to_owned())),
+        Err(_) => Err(invalid(format!("it has no setting {name:?}"))),
+    };
+    settings.iter().map(parse).collect()
+}
+
+fn remote(
+    parsed: &Url,
+    url: &str,
+    settings: &[(&str, &str)],
+    clock: &StoreClock,
+) -> Result<Arc<dyn ObjectStore>, Error> {
     let retry = RetryConfig {
         retry_timeout: REQUEST_RETRY_TIMEOUT,
         ..Default::default()
@@ -76,7 +91,11 @@ fn remote(parsed: &Url, url: &str, clock: &StoreClock) -> Result<Arc<dyn ObjectS
     Ok(match parsed.scheme() {
         "memory" => Arc::new(InMemory::new()),
         "s3" | "s3a" => Arc::new(
-            aws::AmazonS3Builder::from_env()
+            parse(settings)?
+                .into_iter()
+                .fold(aws::AmazonS3Builder::from_env(), |builder, (key, value)| {
+                    builder.with_config(key, value)
+                })
                 .with_url(url)
                 .with_conditional_put(aws::S3ConditionalPut::ETagMatch)
                 .with_retry(retry)
@@ -85,7 +104,12 @@ fn remote(parsed: &Url, url: &str, clock: &StoreClock) -> Result<Arc<dyn ObjectS
                 .map_err(failed)?,
         ),
         "gs" => Arc::new(
-            gcp::GoogleCloudStorageBuilder::from_env()
+            parse(settings)?
+                .into_iter()
+                .fold(
+                    gcp::GoogleCloudStorageBuilder::from_env(),
+                    |builder, (key, value)| builder.with_config(key, value),
+                )
                 .with_url(url)
                 .with_retry(retry)
                 .with_http_connector(clock)
@@ -93,7 +117,12 @@ fn remote(parsed: &Url, url: &str, clock: &StoreClock) -> Result<Arc<dyn ObjectS
                 .map_err(failed)?,
         ),
         "az" | "azure" | "abfs" | "abfss" => Arc::new(
-            azure::MicrosoftAzureBuilder::from_env()
+            parse(settings)?
+                .into_iter()
+                .fold(
+                    azure::MicrosoftAzureBuilder::from_env(),
+                    |builder, (key, value)| builder.with_config(key, value),
+                )
                 .with_url(url)
                 .with_retry(retry)
                 .with_http_connector(clock)

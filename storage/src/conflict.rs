@@ -1,6 +1,6 @@
 //! What two sides changed that does not go together.
 //!
-//! Spec: `docs/format.md`, "Transactions".
+//! Spec: `docs/format.md`, "Rebase".
 
 use std::fmt;
 

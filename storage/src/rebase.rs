@@ -10,9 +10,9 @@
 //! path: inner chunks and attributes one by one, everything else by taking the whole node from one
 //! side.
 //!
-//! Spec: `docs/format.md`, "Transactions".
+//! Spec: `docs/format.md`, "Rebase".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use array::{ArrayMetadata, ChunkIndex, GroupMetadata, NodeMetadata, NodePath};
@@ -286,12 +286,15 @@ impl Rebase<'_> {
         if !dropped.is_empty() && policy != OnConflict::Fail {
             return self.whole_node(path, ConflictKind::DroppedRegion).await;
         }
-        self.conflicts.extend(dropped);
         let mut chunks = ours.chunks.moved_to(&merged)?;
         let clashes = arrays
             .merge_chunks(&theirs, &mut chunks, self.uploads, policy)
             .await?;
-        self.conflicts.extend(clashes);
+        // A cut counts as a write to what it drops: said once is enough.
+        let said: HashSet<_> = dropped.iter().map(|cut| cut.region.clone()).collect();
+        let is_new = |clash: &Conflict| !said.contains(&clash.region);
+        let clashes = clashes.into_iter().filter(is_new);
+        self.conflicts.extend(dropped.into_iter().chain(clashes));
         let change = ArrayChange {
             origin: Origin::Base,
             metadata: Arc::new(merged),

@@ -60,7 +60,17 @@ impl Store {
     /// # Errors
     /// [`Error::Invalid`] if the URL is not understood or the store cannot be set up.
     pub fn open(url: &str) -> Result<Self, Error> {
-        let backend = Backend::open(url)?;
+        Self::open_with(url, &[])
+    }
+
+    /// As [`Store::open`], with settings of a cloud store's client over those of the environment,
+    /// by the names of the variables in lower case: `("aws_endpoint", "http://localhost:9000")`.
+    /// Directories and memory have none and ignore them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the URL or a setting is not understood or the store cannot be set up.
+    pub fn open_with(url: &str, settings: &[(&str, &str)]) -> Result<Self, Error> {
+        let backend = Backend::open(url, settings)?;
         Ok(Self {
             objects: backend.objects,
             prefix: backend.prefix,

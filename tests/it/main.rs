@@ -12,6 +12,7 @@ mod bad_files;
 mod concurrent_changes;
 mod damage;
 mod documents;
+mod every_store;
 mod garbage;
 mod killed_writers;
 mod reductions;
