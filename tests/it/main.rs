@@ -18,5 +18,6 @@ mod killed_writers;
 mod reductions;
 mod refs_and_log;
 mod requests;
+mod schedules;
 mod support;
 mod unclear_outcomes;

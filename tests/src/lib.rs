@@ -4,6 +4,7 @@
 pub mod arrays;
 pub mod netcdf3;
 pub mod sample;
+pub mod schedule;
 pub mod servers;
 pub mod stopping;
 pub mod unreliable;
