@@ -14,6 +14,7 @@ mod damage;
 mod documents;
 mod every_store;
 mod garbage;
+mod histories;
 mod killed_writers;
 mod reductions;
 mod refs_and_log;

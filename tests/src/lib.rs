@@ -2,6 +2,7 @@
 //! store that watches and damages, and one whose answers are unreliable.
 
 pub mod arrays;
+pub mod histories;
 pub mod netcdf3;
 pub mod sample;
 pub mod schedule;

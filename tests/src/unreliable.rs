@@ -18,6 +18,7 @@ use object_store::{
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::Notify;
 
 /// Longest time a request takes.
 const SLOWEST: Duration = Duration::from_millis(50);
@@ -63,6 +64,7 @@ pub struct Rates {
 pub struct Unreliable {
     inner: Arc<dyn ObjectStore>,
     state: Arc<Mutex<State>>,
+    death: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,8 @@ struct State {
     rates: Rates,
     outage: Option<Outage>,
     is_cut_off: bool,
+    /// How often a request may begin or end until the process dies; `None` for always.
+    moments_left: Option<u64>,
 }
 
 /// Faults that are not random.
@@ -92,11 +96,36 @@ impl Unreliable {
             rates,
             outage: None,
             is_cut_off: false,
+            moments_left: None,
         };
         Self {
             inner,
             state: Arc::new(Mutex::new(state)),
+            death: Arc::default(),
         }
+    }
+
+    /// Lets the process that uses this store die once so many requests have begun or ended: what
+    /// it had sent is done, and nothing is ever answered again.
+    pub fn die_after(&self, moments: u64) {
+        self.state().moments_left = Some(moments);
+    }
+
+    /// Waits until the process has died.
+    pub async fn died(&self) {
+        loop {
+            let death = self.death.notified();
+            if self.is_dead() {
+                return;
+            }
+            death.await;
+        }
+    }
+
+    /// Whether the process has died.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.state().moments_left == Some(0)
     }
 
     /// Begins or ends an outage; meanwhile there are no random faults.
@@ -140,6 +169,13 @@ impl Unreliable {
     async fn travel(&self) {
         let time = self.random_time(SLOWEST);
         tokio::time::sleep(time).await;
+        if let Some(left) = &mut self.state().moments_left {
+            *left = left.saturating_sub(1);
+        }
+        if self.is_dead() {
+            self.death.notify_waiters();
+            futures::future::pending::<()>().await;
+        }
     }
 }
 
