@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use crate::Error;
 use crate::commit::{format_time, parse_time};
 use crate::error::chain;
-use crate::head::HINT_KEY;
+use crate::head::{HINT_INTERVAL, HINT_KEY};
 use crate::log::{self, CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
 use crate::repository::Repository;
 use crate::store::{Put, is_refusal};
@@ -40,8 +40,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const CONTENTION_TIMEOUT: Duration = Duration::from_secs(600);
 /// A writer whose clock is further off the store's than this refuses to write.
 const MAX_CLOCK_OFFSET: TimeDelta = TimeDelta::minutes(5);
-/// The hint is written after every entry whose number is a multiple of this.
-const HINT_INTERVAL: u64 = 16;
 
 impl Repository {
     /// Appends one entry. `operations` is asked for them against the newest state, again after

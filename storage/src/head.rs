@@ -1,32 +1,37 @@
 //! Finding the newest entry of the log and the state it leads to.
 //!
 //! ```text
-//! hint ─► probe past it, then bisect ─► newest n ─► checkpoint at the last multiple of 128
-//!                                                   └► entries up to n, each checked by the chain
+//! hint n ─► checkpoint before n, entries from there to past n, all at once ─► newest state
+//!           └► longer log: probe further, then bisect ─► checkpoint and entries of the newest
 //! ```
 //!
-//! An entry that is there stays there, so a search that starts at any of them finds the newest one.
-//! Architecture invariant: the cost of finding it never depends on the length of the history.
+//! An entry that is there stays there, so a search that starts at any of them finds the newest one;
+//! each is checked by the chain. Architecture invariant: the cost of finding the newest never
+//! depends on the length of the history.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use array::hash::{Hash, Kind};
+use array::hash::Hash;
 use array::json;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 use futures::{StreamExt as _, TryStreamExt as _};
 use moka::sync::Cache;
 use tracing::warn;
 
 use crate::commit::format_time;
-use crate::log::{self, CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
-use crate::repository::{REPO_KEY, Repository};
+use crate::log::{CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
+use crate::repository::Repository;
+use crate::store::Store;
 use crate::{CommitId, Error};
 
 pub(crate) const HINT_KEY: &str = "log/_hint.json";
-/// Log entries read at once.
-pub(crate) const CONCURRENT_ENTRIES: usize = 64;
+/// The hint is written after every entry whose number is a multiple of this.
+pub(crate) const HINT_INTERVAL: u64 = 16;
+/// Log entries read at once: those between two checkpoints and those since the hint.
+pub(crate) const CONCURRENT_ENTRIES: usize = 160;
 /// Entries looked for at once in a search; more would save few round trips.
 const PROBES: u32 = 4;
 /// Entries kept: the log between two checkpoints, several times.
@@ -35,6 +40,10 @@ const CACHED_ENTRIES: u64 = 1024;
 /// What a process knows of a repository's log.
 #[derive(Debug)]
 pub(crate) struct Log {
+    /// Before any entry.
+    initial: LogState,
+    /// The number in the hint when the repository was opened.
+    hint: Option<u64>,
     /// The newest state seen; states only grow.
     state: Mutex<LogState>,
     entries: Cache<u64, Arc<(Hash, LogEntry)>>,
@@ -46,10 +55,24 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The number of the last checkpoint up to entry `sequence`; 0 for none.
+fn last_checkpoint(sequence: u64) -> u64 {
+    sequence - sequence % CHECKPOINT_INTERVAL
+}
+
+/// The number in the hint, if there is one.
+pub(crate) async fn read_hint(store: &Store) -> Option<u64> {
+    let bytes = store.get(HINT_KEY).await.ok().flatten()?;
+    let hint = json::parse("hint", &bytes).ok()?;
+    hint.get("sequence")?.as_str()?.parse().ok()
+}
+
 impl Log {
     /// The log of a repository whose `repo.json` has this hash, before anything of it is read.
-    pub(crate) fn new(repo: Hash) -> Self {
+    pub(crate) fn new(repo: Hash, hint: Option<u64>) -> Self {
         Self {
+            initial: LogState::initial(repo),
+            hint,
             state: Mutex::new(LogState::initial(repo)),
             entries: Cache::new(CACHED_ENTRIES),
             missing_checkpoint: Mutex::new(None),
@@ -90,39 +113,68 @@ impl Repository {
     /// [`Error::Store`] if the store failed.
     pub async fn head(&self) -> Result<LogState, Error> {
         let known = lock(&self.log_cache().state).clone();
-        let start = match known.sequence {
-            Some(sequence) => Some(sequence),
-            None => self.hinted_sequence().await?,
-        };
-        let Some(start) = start else {
-            return Ok(known);
-        };
-        // Known entries are rarely far behind; a hint may be, or there was none.
-        let first_probes = if known.sequence.is_some() { 1 } else { PROBES };
-        let newest = self.newest_sequence(start, first_probes).await?;
         let state = match known.sequence {
-            Some(sequence) if newest - sequence <= 2 * CHECKPOINT_INTERVAL => {
-                self.replay(known, newest).await?
+            None => self.first_state().await?,
+            Some(sequence) => {
+                // Known entries are rarely far behind.
+                let newest = self.newest_sequence(sequence, 1).await?;
+                if newest - sequence <= 2 * CHECKPOINT_INTERVAL {
+                    self.replay(known, newest).await?
+                } else {
+                    self.state_after(newest).await?
+                }
             }
-            _ => self.state_after(newest).await?,
         };
         self.log_cache().advance(&state);
         Ok(state)
     }
 
-    /// The number in the hint if that entry exists, else 0 if entry 0 does.
-    async fn hinted_sequence(&self) -> Result<Option<u64>, Error> {
-        let hint = self.store().get(HINT_KEY).await.ok().flatten();
-        let hinted = hint
-            .and_then(|bytes| json::parse("hint", &bytes).ok())
-            .and_then(|hint| hint.get("sequence")?.as_str()?.parse::<u64>().ok());
-        if let Some(sequence) = hinted
-            && sequence > 0
-            && self.entry(sequence).await?.is_some()
-        {
-            return Ok(Some(sequence));
+    /// The newest state when nothing of the log is known: everything that the hint suggests is
+    /// asked for at once.
+    async fn first_state(&self) -> Result<LogState, Error> {
+        let log = self.log_cache();
+        let hint = log.hint.unwrap_or(0);
+        match self.state_near(hint).await? {
+            Some(state) => Ok(state),
+            // The hint is wrong, or there was none.
+            None if hint > 0 => Ok(self.state_near(0).await?.unwrap_or(log.initial.clone())),
+            None => Ok(log.initial.clone()),
         }
-        Ok(self.entry(0).await?.map(|_| 0))
+    }
+
+    /// The newest state, if entry `hint` exists; in one round trip if that is not far behind.
+    async fn state_near(&self, hint: u64) -> Result<Option<LogState>, Error> {
+        let first = last_checkpoint(hint);
+        let end = hint.saturating_add(HINT_INTERVAL);
+        let entries = (first..=end).map(|at| self.entry(at));
+        let mut checkpoints = vec![first, last_checkpoint(end)];
+        checkpoints.dedup();
+        let checkpoints = checkpoints.into_iter().map(|at| self.checkpoint_bytes(at));
+        let (entries, checkpoints) =
+            try_join(try_join_all(entries), try_join_all(checkpoints)).await?;
+        if entries[(hint - first) as usize].is_none() {
+            return Ok(None);
+        }
+        let last_found = entries.iter().rposition(Option::is_some).unwrap_or(0);
+        let mut newest = first + last_found as u64;
+        if newest == end {
+            newest = self.newest_sequence(newest, PROBES).await?;
+        }
+        let last = last_checkpoint(newest);
+        let known = match checkpoints {
+            _ if last == 0 => Some(self.log_cache().initial.clone()),
+            checkpoints => {
+                let found = checkpoints.into_iter().find(|(at, _)| *at == last);
+                match found {
+                    Some((at, bytes)) => self.check_checkpoint(at, bytes).await?,
+                    None => None,
+                }
+            }
+        };
+        Ok(Some(match known {
+            Some(state) => self.replay(state, newest).await?,
+            None => self.state_after(newest).await?,
+        }))
     }
 
     /// The newest entry, searched from one that exists: first at a few places after it, then
@@ -205,7 +257,7 @@ impl Repository {
 
     /// The state after entry `sequence`, which exists, from the nearest checkpoint before it.
     pub(crate) async fn state_after(&self, sequence: u64) -> Result<LogState, Error> {
-        let last = sequence - sequence % CHECKPOINT_INTERVAL;
+        let last = last_checkpoint(sequence);
         let mut at = last;
         while at > 0 {
             // All but the first time, the entries are known already.
@@ -219,11 +271,8 @@ impl Repository {
             );
             at -= CHECKPOINT_INTERVAL;
         }
-        let bytes = self.store().get_existing(REPO_KEY).await?;
-        let (repo, _) = log::check_self(Kind::Repo, &bytes)
-            .map_err(|reason| Error::corrupt(REPO_KEY, reason))?;
-        self.replay_over(LogState::initial(repo), last, sequence)
-            .await
+        let initial = self.log_cache().initial.clone();
+        self.replay_over(initial, last, sequence).await
     }
 
     /// `state` moved on to entry `sequence`; notes the state after entry `last` if it lies between,
@@ -243,12 +292,35 @@ impl Repository {
 
     /// The checkpoint after entry `sequence`, checked against that entry; `None` if it is missing.
     pub(crate) async fn checkpoint(&self, sequence: u64) -> Result<Option<LogState>, Error> {
-        let key = LogState::checkpoint_key(sequence);
-        let (bytes, entry) =
-            futures::try_join!(self.store().get(&key), self.entry_that_exists(sequence))?;
+        let entry = self.entry_that_exists(sequence);
+        let ((_, bytes), _) = try_join(self.checkpoint_bytes(sequence), entry).await?;
+        self.check_checkpoint(sequence, bytes).await
+    }
+
+    /// The stored bytes of a checkpoint, with its number; there is none before any entry.
+    async fn checkpoint_bytes(&self, sequence: u64) -> Result<(u64, Option<Bytes>), Error> {
+        let bytes = match sequence {
+            0 => None,
+            _ => {
+                self.store()
+                    .get(&LogState::checkpoint_key(sequence))
+                    .await?
+            }
+        };
+        Ok((sequence, bytes))
+    }
+
+    /// The state in the bytes of a checkpoint, checked against its entry.
+    async fn check_checkpoint(
+        &self,
+        sequence: u64,
+        bytes: Option<Bytes>,
+    ) -> Result<Option<LogState>, Error> {
         let Some(bytes) = bytes else {
             return Ok(None);
         };
+        let entry = self.entry_that_exists(sequence).await?;
+        let key = LogState::checkpoint_key(sequence);
         let corrupt = |reason: String| Error::corrupt(&key, reason);
         let state = LogState::decode_checkpoint(sequence, &bytes).map_err(corrupt)?;
         let (hash, entry) = &*entry;

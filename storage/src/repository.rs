@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::commit::{Commit, format_time};
 use crate::committer::Queue;
 use crate::concurrent::CONCURRENT_REQUESTS;
-use crate::head::Log;
+use crate::head::{self, Log};
 use crate::log::{self, Operation, Ref};
 use crate::names::{RefName, RepoName};
 use crate::object::{object_key, shard_key};
@@ -147,7 +147,8 @@ impl Repository {
     /// [`Error::NotFound`] if there is none; [`Error::Corrupt`] if its `repo.json` is not one;
     /// [`Error::Invalid`] if it needs a newer version.
     pub async fn open(store: Store) -> Result<Self, Error> {
-        let Some(bytes) = store.get(REPO_KEY).await? else {
+        let (bytes, hint) = futures::join!(store.get(REPO_KEY), head::read_hint(&store));
+        let Some(bytes) = bytes? else {
             return Err(Error::NotFound {
                 what: "repository",
                 name: store.url().to_owned(),
@@ -172,7 +173,7 @@ impl Repository {
         Ok(Self(Arc::new(Inner {
             id,
             created,
-            log: Log::new(hash),
+            log: Log::new(hash, hint),
             commits: Cache::new(4096),
             manifests: Pages {
                 store: store.clone(),

@@ -150,7 +150,7 @@ async fn assert_damage_is_found(
     let touched = requests.iter().any(|request| match request {
         Request::Get(read, range) => read == key && damage.shows_in(range),
         Request::GetAbsent(read) => read == key,
-        Request::Head(_) | Request::Put(_) | Request::List(_) => false,
+        Request::Head(_) | Request::Put(..) | Request::List(_) => false,
     });
     match outcome {
         Ok(()) => assert!(!touched, "{key} {damage:?} was read and not noticed"),

@@ -19,6 +19,7 @@ mod killed_writers;
 mod reductions;
 mod refs_and_log;
 mod requests;
+mod scale;
 mod schedules;
 mod support;
 mod unclear_outcomes;

@@ -22,8 +22,8 @@ pub enum Request {
     GetAbsent(String),
     /// A request for an object's size.
     Head(String),
-    /// A write.
-    Put(String),
+    /// A write of so many bytes.
+    Put(String, usize),
     /// A listing.
     List(String),
 }
@@ -172,7 +172,8 @@ impl ObjectStore for Watched {
         payload: PutPayload,
         options: PutOptions,
     ) -> Result<PutResult> {
-        self.note(Request::Put(location.to_string()));
+        let length = payload.content_length();
+        self.note(Request::Put(location.to_string(), length));
         self.inner.put_opts(location, payload, options).await
     }
 
@@ -181,7 +182,7 @@ impl ObjectStore for Watched {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.note(Request::Put(location.to_string()));
+        self.note(Request::Put(location.to_string(), 0));
         self.inner.put_multipart_opts(location, options).await
     }
 
