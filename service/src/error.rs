@@ -70,6 +70,8 @@ pub struct Failure {
     cause: Option<String>,
     /// Length of the object a range lies outside of.
     object_bytes: Option<u64>,
+    /// Whether a stored object is not there.
+    is_loss: bool,
 }
 
 impl Failure {
@@ -88,6 +90,7 @@ impl Failure {
             problem: Box::new(problem),
             cause: None,
             object_bytes: None,
+            is_loss: false,
         }
     }
 
@@ -231,6 +234,11 @@ impl Failure {
         self
     }
 
+    /// Whether a stored object is not there.
+    pub fn is_loss(&self) -> bool {
+        self.is_loss
+    }
+
     /// The problem that is sent.
     pub fn problem(&self) -> &Problem {
         &self.problem
@@ -298,9 +306,11 @@ impl From<storage::Error> for Failure {
             storage::Error::HeadMoved { .. } => Self::precondition("If-Match", detail),
             storage::Error::KeyReused { .. } => Self::meaningless(detail).about("Idempotency-Key"),
             storage::Error::Invalid { what, .. } => Self::bad_request(what, detail),
-            storage::Error::Corrupt { .. } | storage::Error::Missing { .. } => {
-                Self::corrupt(detail)
-            }
+            storage::Error::Corrupt { .. } => Self::corrupt(detail),
+            storage::Error::Missing { .. } => Self {
+                is_loss: true,
+                ..Self::corrupt(detail)
+            },
             storage::Error::Unknown { .. } => {
                 let title = "It is not known whether the commit went through";
                 Self::new(

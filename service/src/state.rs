@@ -88,6 +88,29 @@ pub struct Pinned {
     pub moves: bool,
 }
 
+impl Pinned {
+    /// `result` of reading this commit: what is not there may have gone because nothing needs the
+    /// commit any more, which is no damage.
+    ///
+    /// # Errors
+    /// 410 instead of 500 if so; else that of `result`.
+    pub async fn settle<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        match result {
+            Err(failure) if failure.is_loss() => {
+                let commit = self.snapshot.id();
+                match self.snapshot.repository().is_over(commit).await {
+                    Ok(true) => Err(storage::Error::Expired {
+                        commit: commit.to_string(),
+                    }
+                    .into()),
+                    _ => Err(failure),
+                }
+            }
+            result => result,
+        }
+    }
+}
+
 impl State {
     /// State over the repositories of a store.
     pub fn new(store: Store, engine: Engine, limits: Limits) -> Self {
@@ -140,16 +163,10 @@ impl State {
     /// # Errors
     /// 404 with names that look alike if there is none.
     pub async fn repository(&self, name: &RepoName) -> Result<Repository, Failure> {
-        let known = self
-            .open_repositories()
-            .get(name)
-            .map(|opened| (opened.repository.clone(), opened.seen));
-        if let Some((repository, seen)) = &known
-            && seen.elapsed() < RECHECK_AFTER
-        {
-            return Ok(repository.clone());
+        if let Some(repository) = self.known_repository(name).await? {
+            return Ok(repository);
         }
-        let found = match Repository::open(self.0.store.under(name.as_str())).await {
+        let repository = match Repository::open(self.0.store.under(name.as_str())).await {
             Ok(repository) => repository,
             Err(storage::Error::NotFound { .. }) => {
                 self.forget(name);
@@ -159,18 +176,30 @@ impl State {
             }
             Err(error) => return Err(error.into()),
         };
-        found.set_summarize(query::summarize());
-        // Still the same one: keep what it has cached.
-        let repository = match known {
-            Some((repository, _)) if repository.id() == found.id() => repository,
-            _ => found,
-        };
+        repository.set_summarize(query::summarize());
         let opened = Opened {
             repository: repository.clone(),
             seen: Instant::now(),
         };
         self.open_repositories().insert(name.clone(), opened);
         Ok(repository)
+    }
+
+    /// The open repository of this name, if it is still the one in the store.
+    async fn known_repository(&self, name: &RepoName) -> Result<Option<Repository>, Failure> {
+        let repository = {
+            let mut open = self.open_repositories();
+            let Some(opened) = open.get_mut(name) else {
+                return Ok(None);
+            };
+            if opened.seen.elapsed() < RECHECK_AFTER {
+                return Ok(Some(opened.repository.clone()));
+            }
+            // One request asks the store, the others go on meanwhile.
+            opened.seen = Instant::now();
+            opened.repository.clone()
+        };
+        Ok(repository.is_stored().await?.then_some(repository))
     }
 
     /// Forgets an open repository.

@@ -79,6 +79,11 @@ impl Log {
         }
     }
 
+    /// Hash of `repo.json`.
+    pub(crate) fn repository(&self) -> Hash {
+        self.initial.entry
+    }
+
     /// Remembers a state, if it is newer than what is known.
     pub(crate) fn advance(&self, state: &LogState) {
         let mut latest = lock(&self.state);

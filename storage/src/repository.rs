@@ -191,6 +191,20 @@ impl Repository {
         })))
     }
 
+    /// Whether this repository is still the one at its place in the store. Costs one request.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is something else than a repository; [`Error::Store`] if the
+    /// store failed.
+    pub async fn is_stored(&self) -> Result<bool, Error> {
+        let Some(bytes) = self.store().get(REPO_KEY).await? else {
+            return Ok(false);
+        };
+        let (hash, _) = log::check_self(Kind::Repo, &bytes)
+            .map_err(|reason| Error::corrupt(REPO_KEY, reason))?;
+        Ok(hash == self.log_cache().repository())
+    }
+
     /// The repository's part of the object store.
     pub fn store(&self) -> &Store {
         &self.0.store

@@ -84,7 +84,8 @@ impl Asked {
         common: Common<'_>,
     ) -> Result<(Pinned, Self), Failure> {
         let pinned = state.snapshot(name, reference).await?;
-        let node = pinned.snapshot.array(&node_path(path)?).await?;
+        let node = pinned.snapshot.array(&node_path(path)?).await;
+        let node = pinned.settle(node.map_err(Failure::from)).await?;
         let asked = Self::new(state, node, headers, common)?;
         Ok((pinned, asked))
     }
@@ -253,7 +254,7 @@ pub(crate) async fn read(
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
-    let tensor = asked.read(&state).await?;
+    let tensor = pinned.settle(asked.read(&state).await).await?;
     asked.answer(&tensor, &asked.dimensions(), &caching)
 }
 
@@ -352,7 +353,8 @@ pub(crate) async fn reduce(
             reduction,
             &reduced,
         )
-        .await?;
+        .await;
+    let tensor = pinned.settle(tensor.map_err(Failure::from)).await?;
     let tensor = Tensor { shape, ..tensor };
     let names: Vec<Option<String>> = places
         .iter()

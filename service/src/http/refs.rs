@@ -292,12 +292,14 @@ pub(crate) async fn node(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let pinned = state.snapshot(&name, &reference).await?;
-    let node = pinned.snapshot.node(&node_path(&path)?).await?;
+    let node = pinned.snapshot.node(&node_path(&path)?).await;
+    let node = pinned.settle(node.map_err(Failure::from)).await?;
     let caching = Caching::new(&pinned, &uri, &[]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
-    let mut response = Json(node_json(&Target::Pinned(&pinned), &node).await?).into_response();
+    let body = node_json(&Target::Pinned(&pinned), &node).await;
+    let mut response = Json(pinned.settle(body).await?).into_response();
     caching.apply(response.headers_mut());
     Ok(response)
 }

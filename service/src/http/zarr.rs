@@ -147,7 +147,8 @@ pub(crate) async fn key(
     }
     let pinned = state.snapshot(&name, &reference).await?;
     let target = Target::Pinned(&pinned);
-    answer(&state, &target, &key, &uri, &method, &headers).await
+    let answer = answer(&state, &target, &key, &uri, &method, &headers).await;
+    pinned.settle(answer).await
 }
 
 /// Clients probe for names only Zarr v2 has: answered without a look.

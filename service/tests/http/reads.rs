@@ -1,7 +1,11 @@
 //! Slices, reductions and how they are cached.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
+use chrono::TimeDelta;
 use serde_json::json;
+use storage::{GcOptions, Repository, Store};
 
 use crate::support::{ANSWER_BYTES, MAIN, Service, requests};
 
@@ -265,4 +269,36 @@ async fn answers_that_differ_have_different_tags() {
     // The same selection in other words is the same answer.
     let one = service.get(&format!("{MAIN}/data/g/f?slice=0:4")).await;
     assert_eq!(seen.get(one.header("etag")), Some(&"data/g/f"));
+}
+
+#[tokio::test]
+async fn what_was_collected_is_gone_and_not_damaged() {
+    let service = Service::new().await;
+    let commit = service.json(MAIN).await["commit"].clone();
+    let old = format!("/v1/repos/demo/refs/{}", commit.as_str().unwrap());
+    // The commit and the way to its arrays are cached now.
+    service.json(&format!("{old}/nodes/big")).await;
+    let deleted = service
+        .ask("DELETE", &format!("{MAIN}/nodes/big"), &[], "")
+        .await;
+    assert_eq!(deleted.status, 200, "{:?}", deleted.body);
+
+    let store = Store::from_objects(Arc::new(service.objects.clone()), "test");
+    let repository = Repository::open(store.under("demo")).await.unwrap();
+    repository.expire(chrono::Utc::now(), "test").await.unwrap();
+    let at_once = GcOptions {
+        retention: TimeDelta::zero(),
+        grace: TimeDelta::zero(),
+        ..GcOptions::default()
+    };
+    let report = repository.gc(&at_once, "test").await.unwrap();
+    assert!(report.deleted > 0);
+    for url in [
+        format!("{old}/data/big?decode=raw&slice=0:10"),
+        format!("{old}/reduce/big?reduce=max"),
+        format!("{old}/zarr/big/c/0"),
+    ] {
+        let problem = service.refused("GET", &url, 410).await;
+        assert_eq!(problem["type"], "/problems/expired", "{url}");
+    }
 }

@@ -117,16 +117,30 @@ impl S3Server {
     /// # Errors
     /// As [`Store::open_with`].
     pub fn store(&self, name: &str) -> Result<Store, storage::Error> {
-        Store::open_with(
-            &format!("s3://{BUCKET}/{name}"),
-            &[
-                ("aws_endpoint", &format!("http://{}", self.address)),
-                ("aws_allow_http", "true"),
-                ("aws_region", "us-east-1"),
-                ("aws_access_key_id", "quarr-tests"),
-                ("aws_secret_access_key", "quarr-tests"),
-            ],
-        )
+        let settings = self.settings();
+        let settings: Vec<(&str, &str)> = settings
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        Store::open_with(&Self::url(name), &settings)
+    }
+
+    /// What the part of its bucket of this name is opened as.
+    #[must_use]
+    pub fn url(name: &str) -> String {
+        format!("s3://{BUCKET}/{name}")
+    }
+
+    /// What [`Store::open_with`] takes for it; in upper case, variables of the environment.
+    #[must_use]
+    pub fn settings(&self) -> [(&'static str, String); 5] {
+        [
+            ("aws_endpoint", format!("http://{}", self.address)),
+            ("aws_allow_http", "true".into()),
+            ("aws_region", "us-east-1".into()),
+            ("aws_access_key_id", "quarr-tests".into()),
+            ("aws_secret_access_key", "quarr-tests".into()),
+        ]
     }
 }
 
