@@ -35,6 +35,7 @@ bench: ## benchmarks and the long tests, optimised
 	@scripts/setup.sh test
 	$(CARGO) build --release $(LOCKED) -p service -p quarr-tests --bins
 	$(CARGO) bench $(LOCKED) -p quarr-benches
+	$(CARGO) test --release $(LOCKED) -p quarr-tests --test it -- --ignored --nocapture
 	scripts/test-python.sh target/release -m long
 
 setup: ## only install what building and testing need

@@ -60,8 +60,11 @@ impl Repository {
     where
         F: FnMut(LogState) -> BoxFuture<'static, Result<Option<Vec<Operation>>, Error>> + Send,
     {
+        self.wait_for_turn().await;
         let started = Instant::now();
+        let mut losses = 0;
         loop {
+            let attempt = Instant::now();
             let mut state = self.head().await?;
             self.check_clock()?;
             let Some(operations) = operations(state.clone()).await? else {
@@ -70,6 +73,9 @@ impl Repository {
             let entry = next_entry(&state, actor, operations)?;
             let (hash, bytes) = entry.encode();
             if self.occupy(entry.sequence, bytes.into(), write_id).await? {
+                self.log_cache()
+                    .turns()
+                    .took_turn(losses, attempt.elapsed());
                 let operations = entry.operations.clone();
                 // It was made to follow this state.
                 if state.apply(hash, &entry).is_ok() {
@@ -79,12 +85,21 @@ impl Repository {
                 }
                 return Ok(Some(operations));
             }
+            losses += 1;
             debug!(sequence = entry.sequence, "lost the race for a log entry");
             if started.elapsed() > CONTENTION_TIMEOUT {
                 return Err(Error::Busy {
                     seconds: CONTENTION_TIMEOUT.as_secs(),
                 });
             }
+        }
+    }
+
+    /// Waits until it is polite to append.
+    pub(crate) async fn wait_for_turn(&self) {
+        let not_before = self.log_cache().turns().not_before();
+        if let Some(at) = not_before {
+            tokio::time::sleep_until(at).await;
         }
     }
 

@@ -164,8 +164,9 @@ impl Builder<'_> {
                 }
             }
         };
-        let changes = change.chunks.manifest_changes();
-        let content = pages.update(root, &changes, &manifest).await?;
+        let content = pages
+            .update(root, &change.chunks.as_row_changes(), &manifest)
+            .await?;
         let stored_bytes = before.as_ref().map_or(0, |before| before.row.stored_bytes);
         let stored_bytes = manifest.tally.apply(stored_bytes);
         let statistics = self.statistics(before.as_ref(), change).await?;
@@ -201,7 +202,7 @@ impl Builder<'_> {
                     if !self.all_rows_change(before, change).await? {
                         return Ok(None);
                     }
-                    let changes = change.chunks.manifest_changes();
+                    let changes = change.chunks.as_row_changes();
                     let root = pages.update(hash::empty(), &changes, &update).await?;
                     return Ok(Some(StatisticsRoot { root, metadata }));
                 };
@@ -220,7 +221,7 @@ impl Builder<'_> {
                 }
             }
         };
-        let changes = change.chunks.manifest_changes();
+        let changes = change.chunks.as_row_changes();
         let root = pages.update(base, &changes, &update).await?;
         Ok(Some(StatisticsRoot { root, metadata }))
     }
@@ -235,7 +236,7 @@ impl Builder<'_> {
             let at = Region::new(row.coordinate().to_vec(), vec![1; kept.shape().len()]);
             let is_gone = at.is_ok_and(|at| !kept.contains(&at));
             let index = ChunkIndex::new(row.coordinate().to_vec());
-            is_gone || change.chunks.get(&index).is_some()
+            is_gone || change.chunks.contains(&index)
         };
         let pages = self.repository.manifests();
         pages
@@ -270,7 +271,7 @@ impl Builder<'_> {
                 .rows(before.row.content, &before.layout, &edge)
                 .await?;
             let known = |row: &ManifestRow| match row {
-                ManifestRow::Chunk(row) => change.chunks.get(&row.index).is_some(),
+                ManifestRow::Chunk(row) => change.chunks.contains(&row.index),
                 ManifestRow::Inner { .. } => false,
             };
             if !rows.iter().all(known) {

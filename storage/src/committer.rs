@@ -97,6 +97,8 @@ impl Repository {
     async fn take_turn(&self) {
         let _turn = self.queue().turn.lock().await;
         loop {
+            // What comes meanwhile goes along.
+            self.wait_for_turn().await;
             let mut batch: Vec<Waiting> = {
                 let mut waiting = self.queue().waiting();
                 let count = waiting.len().min(MAX_BATCH);

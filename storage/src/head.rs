@@ -25,6 +25,7 @@ use crate::commit::format_time;
 use crate::log::{CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
 use crate::repository::Repository;
 use crate::store::Store;
+use crate::turns::Turns;
 use crate::{CommitId, Error};
 
 pub(crate) const HINT_KEY: &str = "log/_hint.json";
@@ -49,6 +50,7 @@ pub(crate) struct Log {
     entries: Cache<u64, Arc<(Hash, LogEntry)>>,
     /// The state a missing checkpoint should have, for the next writer to store.
     missing_checkpoint: Mutex<Option<LogState>>,
+    turns: Mutex<Turns>,
 }
 
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,12 +78,18 @@ impl Log {
             state: Mutex::new(LogState::initial(repo)),
             entries: Cache::new(CACHED_ENTRIES),
             missing_checkpoint: Mutex::new(None),
+            turns: Mutex::default(),
         }
     }
 
     /// Hash of `repo.json`.
     pub(crate) fn repository(&self) -> Hash {
         self.initial.entry
+    }
+
+    /// How this process takes turns with others.
+    pub(crate) fn turns(&self) -> MutexGuard<'_, Turns> {
+        lock(&self.turns)
     }
 
     /// Remembers a state, if it is newer than what is known.

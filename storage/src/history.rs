@@ -6,9 +6,8 @@ use std::sync::Arc;
 use array::{GroupMetadata, NodePath};
 use chrono::{DateTime, Utc};
 
-use crate::changes::{
-    ArrayChange, Change, Changes, ChunkChange, ChunkChanges, GroupChange, Origin, Written,
-};
+use crate::changes::{ArrayChange, Change, Changes, GroupChange, Origin};
+use crate::chunk_changes::{ChunkChange, ChunkChanges, Written};
 use crate::diff::{self, NodeDifference};
 use crate::repository::Repository;
 use crate::snapshot::{ArrayNode, Node, Snapshot};
@@ -189,7 +188,7 @@ async fn changed_array(old: &ArrayNode, new: &ArrayNode) -> Result<Change, Error
                 ChunkChange::present(row, statistics, Written::Differing)
             }
         };
-        chunks.insert(&index, change);
+        chunks.insert(&index, &change);
     }
     let mut change = ArrayChange::new(Origin::Base, new.metadata().clone(), chunks);
     let lengths = old.metadata().shape().iter().zip(new.metadata().shape());

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::changes::{ChunkChange, Written};
+use crate::chunk_changes::{ChunkChange, Written};
 use crate::log::{check_self, with_self};
 use crate::page::{ChunkRow, Location};
 use crate::reads::Reads;

@@ -18,9 +18,8 @@ use std::sync::Arc;
 use array::{ArrayMetadata, ChunkIndex, GroupMetadata, NodeMetadata, NodePath};
 
 use crate::Error;
-use crate::changes::{
-    ArrayChange, Change, Changes, ChunkChange, ChunkChanges, GroupChange, Origin, Written,
-};
+use crate::changes::{ArrayChange, Change, Changes, GroupChange, Origin};
+use crate::chunk_changes::{ChunkChange, ChunkChanges, Written};
 use crate::conflict::{Conflict, ConflictKind, OnConflict, Policies};
 use crate::diff::{self, ChunkDifferences, NodeDifference};
 use crate::documents::{self, Documents};
@@ -334,7 +333,7 @@ impl Arrays<'_> {
                 let repository = self.base.repository();
                 let written = self
                     .inner
-                    .written(repository, change, before.as_ref(), &index)
+                    .written(repository, &change, before.as_ref(), &index)
                     .await?;
                 self.past(onto, ours, &index, &written, &mut found)?;
             }
@@ -401,7 +400,7 @@ impl Arrays<'_> {
             };
             let mut mine = self
                 .inner
-                .written(repository, change, before.as_ref(), index)
+                .written(repository, &change, before.as_ref(), index)
                 .await?;
             let changed = self
                 .inner
@@ -454,7 +453,7 @@ impl Arrays<'_> {
                     ChunkChange::present(row, statistics, Written::Inner(mine.into()))
                 }
             };
-            chunks.insert(index, merged);
+            chunks.insert(index, &merged);
         }
         Ok(clashes)
     }

@@ -257,7 +257,7 @@ impl ArrayNode {
         let mut found: Vec<ChunkRow> = rows
             .into_iter()
             .filter_map(chunk_row)
-            .filter(|row| change.chunks.get(&row.index).is_none())
+            .filter(|row| !change.chunks.contains(&row.index))
             .collect();
         let one = vec![1; region.shape().len()];
         for (index, changed) in change.chunks.iter() {

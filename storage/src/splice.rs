@@ -9,7 +9,7 @@ use array::{ArrayMetadata, ChunkIndex, ChunkKind, Region, Sharding};
 use bytes::Bytes;
 
 use crate::Error;
-use crate::changes::{ChunkChange, Written};
+use crate::chunk_changes::{ChunkChange, Written};
 use crate::object::shard_key;
 use crate::page::{ChunkRow, Location, MAX_INLINE_BYTES};
 use crate::repository::Repository;

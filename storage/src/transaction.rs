@@ -15,10 +15,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::changes::{
-    ArrayChange, BasePlace, Change, Changes, ChunkChange, ChunkChanges, GroupChange, Origin,
-    Written,
-};
+use crate::changes::{ArrayChange, BasePlace, Change, Changes, GroupChange, Origin};
+use crate::chunk_changes::{ChunkChange, ChunkChanges, Written};
 use crate::committer::Pending;
 use crate::conflict::Policies;
 use crate::diff::same_content;
@@ -610,7 +608,7 @@ impl Transaction {
             // The step is about what is written now, the change about all that was.
             self.note(|journal| journal.push_chunk(path, index, &change));
             let written = chunks.written_with(index, change.written().clone());
-            chunks.insert(index, change.with_written(written));
+            chunks.insert(index, &change.with_written(written));
             Ok(())
         })
         .await
@@ -702,7 +700,7 @@ impl Transaction {
             versions.add(&step.version, step.previous.clone(), written);
         });
         let current = match self.changes().get(path) {
-            Some(Change::Array(array)) => array.chunks.get(index).cloned(),
+            Some(Change::Array(array)) => array.chunks.get(index),
             _ => None,
         };
         let mut clashes = Vec::new();
@@ -733,7 +731,7 @@ impl Transaction {
         };
         self.edit_chunks(path, index, |chunks| {
             let written = chunks.written_with(index, merged.written().clone());
-            chunks.insert(index, merged.with_written(written));
+            chunks.insert(index, &merged.with_written(written));
             Ok(())
         })
         .await?;

@@ -10,6 +10,7 @@
 
 mod bad_files;
 mod concurrent_changes;
+mod contention;
 mod damage;
 mod documents;
 mod every_store;

@@ -1,6 +1,7 @@
 //! What a commit and a read cost on an array of 10^8 shards, and opening a long history, in requests
 //! that wait for each other.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,4 +191,24 @@ async fn opening_the_newest_state_takes_two_round_trips() {
             "{length}: {trips}, {requests}"
         );
     }
+}
+
+#[test]
+#[ignore = "long"]
+fn a_commit_of_ten_million_rows_fits_in_two_gibibytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let output = Command::new(env!("CARGO_BIN_EXE_bulk-commit"))
+        .args([store.to_str().unwrap(), "10000000"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mebibytes = words
+        .iter()
+        .rev()
+        .nth(3)
+        .and_then(|word| word.parse::<u64>().ok());
+    assert!(mebibytes.is_some_and(|peak| peak < 2048), "{output:?}");
 }
