@@ -62,38 +62,40 @@ async fn main() -> Result<(), Error> {
         Err(_) => WRITERS,
     };
     let binaries = binaries()?;
-    let folder = tempfile::tempdir()?;
-    let minio = S3Server::minio()?;
-    let mut places = vec![Place {
-        name: "local disk",
-        store: Store::open(&folder.path().join("store").to_string_lossy())?,
-        variables: Vec::new(),
-    }];
-    if let Some(minio) = &minio {
-        let settings = minio.settings().into_iter();
-        places.push(Place {
-            name: "MinIO",
-            store: minio.store("commits")?,
-            variables: settings
-                .map(|(name, value)| (name.to_uppercase(), value))
-                .collect(),
-        });
-    } else {
-        println!("MinIO is not installed: skipped");
-    }
     println!("{writers} writers, each with an array of its own, on one branch\n");
     println!(
         "{:<34} {:>9} {:>10} {:>10} {:>10} {:>12}",
         "", "commits/s", "median", "p99", "longest", "first done"
     );
-    for place in &places {
-        let alone = processes(place, writers, &binaries).await?;
-        print(&alone, &format!("{}, {writers} processes", place.name));
-        let together = clients(place, writers, &binaries).await?;
-        print(&together, &format!("{}, one service", place.name));
-        let ratio = together.per_second() / alone.per_second();
-        println!("{:<34} {ratio:>8.1}×", "");
-    }
+    let folder = tempfile::tempdir()?;
+    let disk = Place {
+        name: "local disk",
+        store: Store::open(&folder.path().join("store").to_string_lossy())?,
+        variables: Vec::new(),
+    };
+    compare(&disk, writers, &binaries).await?;
+    let Some(minio) = S3Server::minio()? else {
+        println!("MinIO is not installed: skipped");
+        return Ok(());
+    };
+    let settings = minio.settings().into_iter();
+    let bucket = Place {
+        name: "MinIO",
+        store: minio.store("commits")?,
+        variables: settings
+            .map(|(name, value)| (name.to_uppercase(), value))
+            .collect(),
+    };
+    compare(&bucket, writers, &binaries).await
+}
+
+async fn compare(place: &Place, writers: u64, binaries: &Path) -> Result<(), Error> {
+    let alone = processes(place, writers, binaries).await?;
+    print(&alone, &format!("{}, {writers} processes", place.name));
+    let together = clients(place, writers, binaries).await?;
+    print(&together, &format!("{}, one service", place.name));
+    let ratio = together.per_second() / alone.per_second();
+    println!("{:<34} {ratio:>8.1}×", "");
     Ok(())
 }
 

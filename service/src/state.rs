@@ -177,11 +177,18 @@ impl State {
             Err(error) => return Err(error.into()),
         };
         repository.set_summarize(query::summarize());
+        let mut open = self.open_repositories();
+        // Whoever opened it first shares its caches and its queue of commits with all others.
+        if let Some(first) = open.get(name)
+            && first.repository.id() == repository.id()
+        {
+            return Ok(first.repository.clone());
+        }
         let opened = Opened {
             repository: repository.clone(),
             seen: Instant::now(),
         };
-        self.open_repositories().insert(name.clone(), opened);
+        open.insert(name.clone(), opened);
         Ok(repository)
     }
 

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use array::Hash;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use crate::build::build;
 use crate::changes::Changes;
@@ -108,10 +109,12 @@ impl Repository {
                 return;
             }
             let pending: Vec<&Pending> = batch.iter().map(|waiting| &waiting.pending).collect();
+            let started = Instant::now();
             let outcomes = match self.commit_batch(&pending).await {
                 Ok(outcomes) => outcomes,
                 Err(error) => self.settle_failure(&pending, error).await,
             };
+            debug!(commits = batch.len(), elapsed = ?started.elapsed(), "committed together");
             for (waiting, outcome) in batch.drain(..).zip(outcomes) {
                 // Whoever stopped waiting does not want to know.
                 let _ = waiting.done.send(outcome);

@@ -1,5 +1,10 @@
 //! Transactions, single writes and work on whole commits, as clients see them.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use quarr_tests::watched::Watched;
 use serde_json::{Value, json};
 
 use crate::support::{ANSWER_BYTES, Answer, MAIN, Service, service_over};
@@ -602,4 +607,37 @@ async fn requests_that_make_no_sense_change_nothing() {
     let answer = client.0.ask("PUT", &url, &[JSON], &long).await;
     assert_eq!(answer.status, 413, "{:?}", answer.body);
     assert_eq!(client.head().await, head);
+}
+
+#[tokio::test]
+async fn writes_that_come_together_share_a_log_entry_from_the_first_on() {
+    let client = Client::new().await;
+    let array = json!({ "shape": [24], "data_type": "int8", "shards": [1], "chunks": [1] });
+    client.ok("PUT", &format!("{MAIN}/nodes/many"), array).await;
+    let log = "/v1/repos/demo/log?limit=1000";
+    let length = async || client.0.json(log).await["entries"].as_array().map(Vec::len);
+    let before = length().await.unwrap();
+    // Requests take time, so that all of them find the repository not yet open.
+    let slow = ThrottleConfig {
+        wait_get_per_call: Duration::from_millis(2),
+        wait_put_per_call: Duration::from_millis(2),
+        ..ThrottleConfig::default()
+    };
+    let objects = ThrottledStore::new(client.0.objects.clone(), slow);
+    let objects = Watched::new(Arc::new(objects));
+    let service = Service {
+        router: service_over(&objects),
+        objects,
+    };
+    let writes = (0..24).map(|cell| {
+        let url = format!("{MAIN}/data/many?slice={cell}");
+        let service = &service;
+        async move { service.ask("PUT", &url, &[JSON], "7").await.status }
+    });
+    let answers = futures::future::join_all(writes).await;
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    let entries = length().await.unwrap() - before;
+    assert!(entries <= 4, "{entries} entries for 24 commits");
+    let values = client.values(&format!("{MAIN}/data/many")).await;
+    assert_eq!(values, json!(vec![7; 24]));
 }
