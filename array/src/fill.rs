@@ -229,8 +229,15 @@ fn float_from_json(data_type: &DataType, value: &Value) -> Option<Vec<u8>> {
         DataType::Float32 => (float as f32).to_le_bytes().to_vec(),
         _ => float.to_le_bytes().to_vec(),
     };
+    let is_finite = |float: &f64| match data_type {
+        DataType::Float16 => f16::from_f64(*float).is_finite(),
+        DataType::BFloat16 => bf16::from_f64(*float).is_finite(),
+        DataType::Float32 => (*float as f32).is_finite(),
+        _ => float.is_finite(),
+    };
     match value {
-        Value::Number(number) => number.as_f64().map(of),
+        // One that is too large is not infinity.
+        Value::Number(number) => number.as_f64().filter(is_finite).map(of),
         Value::String(text) => match text.as_str() {
             "NaN" => Some(of(f64::NAN)),
             "Infinity" => Some(of(f64::INFINITY)),

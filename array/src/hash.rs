@@ -125,6 +125,8 @@ pub enum Kind {
     Staged,
     /// The list of what a garbage collection deletes.
     SweepList,
+    /// A proof.
+    Proof,
 }
 
 impl Kind {
@@ -149,6 +151,7 @@ impl Kind {
             Self::StatisticsMetadata => "quarr v1 statistics metadata",
             Self::Staged => "quarr v1 staged",
             Self::SweepList => "quarr v1 sweep list",
+            Self::Proof => "quarr v1 proof",
         }
     }
 }
@@ -187,8 +190,8 @@ pub fn empty() -> Hash {
     hash(Kind::Node, b"")
 }
 
-/// The largest power of two below `n`, which must be at least 2.
-fn split(n: usize) -> usize {
+/// The largest power of two below `n`, which must be at least 2: where a tree of `n` leaves splits.
+pub fn split(n: usize) -> usize {
     1 << (usize::BITS - 1 - (n - 1).leading_zeros())
 }
 

@@ -121,6 +121,13 @@ impl Failure {
         Self::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", title, detail).about("f")
     }
 
+    /// The request is for another host.
+    pub fn misdirected(detail: impl Into<String>) -> Self {
+        let title = "The request is for another host";
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        Self::new(status, "misdirected", title, detail)
+    }
+
     /// It was there and is no more.
     pub fn gone(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "expired", "It has expired", detail)
@@ -322,10 +329,14 @@ impl From<storage::Error> for Failure {
                 .because(detail)
             }
             storage::Error::Expired { .. } => Self::gone(detail),
-            storage::Error::Busy { .. }
-            | storage::Error::Clock { .. }
-            | storage::Error::Swept { .. }
-            | storage::Error::Sweeping { .. } => Self::unavailable(detail),
+            storage::Error::Swept { .. } | storage::Error::Sweeping { .. } => {
+                Self::conflict(detail)
+            }
+            storage::Error::Busy { .. } | storage::Error::Clock { .. } => {
+                let title = "The service cannot do it now";
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "busy", title, detail.clone()).because(detail)
+            }
             storage::Error::Array(error) => error.into(),
             storage::Error::Store { .. } => Self::unavailable(chain(&error)),
         }

@@ -2,7 +2,7 @@
 
 use array::{ArrayMetadata, DataType, Elements, FillValue, Tensor, VariableElements, shape};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::Failure;
 
@@ -166,9 +166,7 @@ fn npy(body: &[u8], data_type: &DataType, wanted: &[u64]) -> Result<Elements, Fa
 fn json(body: &[u8], data_type: &DataType, wanted: &[u64]) -> Result<Elements, Failure> {
     let value = array::json::parse("body", body)?;
     let value = match value {
-        Value::Object(mut members) => members
-            .remove("values")
-            .ok_or_else(|| invalid("an object without \"values\""))?,
+        Value::Object(members) => values_of(members, data_type, wanted)?,
         other => other,
     };
     let count = shape::elements(wanted)?;
@@ -184,6 +182,30 @@ fn json(body: &[u8], data_type: &DataType, wanted: &[u64]) -> Result<Elements, F
     } else {
         Elements::Fixed(values.concat())
     })
+}
+
+/// The values of an object as reads answer with: what else it says must be so.
+fn values_of(
+    mut members: Map<String, Value>,
+    data_type: &DataType,
+    wanted: &[u64],
+) -> Result<Value, Failure> {
+    let values = members
+        .remove("values")
+        .ok_or_else(|| invalid("an object without \"values\""))?;
+    if let Some(found) = members.get("shape")
+        && *found != serde_json::json!(wanted)
+    {
+        let detail = format!("values of shape {found}, the slice has {wanted:?}");
+        return Err(invalid(detail));
+    }
+    if let Some(found) = members.get("data_type")
+        && *found != data_type.to_json()
+    {
+        let detail = format!("values of type {found}, the array has {data_type}");
+        return Err(invalid(detail));
+    }
+    Ok(values)
 }
 
 /// Whether a list is one element: complex numbers and raw bytes are written as lists.

@@ -168,7 +168,10 @@ impl Builder<'_> {
             .update(root, &change.chunks.as_row_changes(), &manifest)
             .await?;
         let stored_bytes = before.as_ref().map_or(0, |before| before.row.stored_bytes);
-        let stored_bytes = manifest.tally.apply(stored_bytes);
+        let stored_bytes = match content == hash::empty() {
+            true => 0,
+            false => manifest.tally.apply(stored_bytes),
+        };
         let statistics = self.statistics(before.as_ref(), change).await?;
         let metadata = NodeMetadata::Array(ArrayMetadata::clone(&change.metadata));
         row_with_document(

@@ -43,6 +43,8 @@ pub(crate) struct Pending {
     pub(crate) write_id: String,
     /// For a merge, the commit that was merged.
     pub(crate) second_parent: Option<CommitId>,
+    /// Commits whose trees and chunks the changes take over: no ref may need them so far.
+    pub(crate) sources: Vec<CommitId>,
     /// Number of the first log entry after the writer's first look, before its first upload: none
     /// before it carries the write or sweeps what it needs.
     pub(crate) since: u64,
@@ -301,6 +303,9 @@ impl Attempts {
                 expected,
                 found: head,
             });
+        }
+        for source in &pending.sources {
+            self.repository.check_kept(*source, state).await?;
         }
         let commit = match self.rebase_and_build(pending, head, uploads).await {
             // A page of a commit before it in the batch may have left the cache before it was

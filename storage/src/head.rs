@@ -431,9 +431,15 @@ impl Repository {
             name: format_time(time),
             suggestions: Vec::new(),
         };
-        let newest = self.head().await?.sequence.ok_or_else(none)?;
-        // The first entry later than `time`, by bisection: times strictly increase.
-        let (mut low, mut high) = (0, newest + 1);
+        let later = self.first_entry_after(time).await?;
+        self.state_after(later.checked_sub(1).ok_or_else(none)?)
+            .await
+    }
+
+    /// The number of the first entry later than `time`, by bisection: times strictly increase. One
+    /// past the newest if none is.
+    pub(crate) async fn first_entry_after(&self, time: DateTime<Utc>) -> Result<u64, Error> {
+        let (mut low, mut high) = (0, self.head().await?.next_sequence());
         while low < high {
             let middle = low + (high - low) / 2;
             if self.entry_that_exists(middle).await?.1.time <= time {
@@ -442,7 +448,7 @@ impl Repository {
                 high = middle;
             }
         }
-        self.state_after(low.checked_sub(1).ok_or_else(none)?).await
+        Ok(low)
     }
 }
 

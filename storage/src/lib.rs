@@ -41,6 +41,7 @@ mod mark;
 mod names;
 mod object;
 mod page;
+pub mod proof;
 mod radix;
 mod reads;
 mod rebase;

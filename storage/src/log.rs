@@ -19,8 +19,8 @@ use crate::{CommitId, Error};
 
 /// A checkpoint is written after every entry whose number is a multiple of this.
 pub(crate) const CHECKPOINT_INTERVAL: u64 = 128;
-/// Longest entry or checkpoint, in bytes.
-const MAX_BYTES: usize = 64 << 20;
+/// Longest entry, checkpoint or proof, in bytes.
+pub(crate) const MAX_BYTES: usize = 64 << 20;
 
 /// Branch or tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -737,22 +737,26 @@ impl LogState {
     }
 }
 
-/// The Merkle tree hash over (ref, commit) rows sorted by full name. A row is the name's length as
+/// The rows of the refs, sorted by full name, each with its commit. A row is the name's length as
 /// u32, the name, and the commit id.
-pub(crate) fn state_root(refs: &BTreeMap<Ref, CommitId>) -> Hash {
+pub(crate) fn ref_rows(refs: &BTreeMap<Ref, CommitId>) -> Vec<(CommitId, Vec<u8>)> {
     let mut rows: Vec<(String, CommitId)> = refs
         .iter()
         .map(|(name, commit)| (name.full_name(), *commit))
         .collect();
     rows.sort();
-    let leaves: Vec<Hash> = rows
-        .into_iter()
-        .map(|(name, commit)| {
-            let mut bytes = Vec::new();
-            crate::page::push_field(&mut bytes, name.as_bytes());
-            bytes.extend_from_slice(commit.0.as_bytes());
-            hash::hash(Kind::RefRow, &bytes)
-        })
-        .collect();
-    hash::mth(&leaves)
+    let row = |(name, commit): (String, CommitId)| {
+        let mut bytes = Vec::new();
+        crate::page::push_field(&mut bytes, name.as_bytes());
+        bytes.extend_from_slice(commit.0.as_bytes());
+        (commit, bytes)
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// The Merkle tree hash over the rows of the refs.
+pub(crate) fn state_root(refs: &BTreeMap<Ref, CommitId>) -> Hash {
+    let rows = ref_rows(refs);
+    let leaves = rows.iter().map(|(_, row)| hash::hash(Kind::RefRow, row));
+    hash::mth(&leaves.collect::<Vec<Hash>>())
 }

@@ -116,13 +116,13 @@ pub(crate) type Finished<R> = BoxFuture<'static, Result<Vec<R>, Error>>;
 
 impl<R: PageRow> Pages<R> {
     /// The root page.
-    async fn load_root(&self, id: Hash, layout: &Layout) -> Result<Arc<Page<R>>, Error> {
+    pub(crate) async fn load_root(&self, id: Hash, layout: &Layout) -> Result<Arc<Page<R>>, Error> {
         self.load(id, layout, layout.height() - 1, 0).await
     }
 
     /// The page under `row`, which is an inner row of a page at `level`; checked to be the one that
     /// row describes.
-    async fn load_child(
+    pub(crate) async fn load_child(
         &self,
         row: &R,
         layout: &Layout,

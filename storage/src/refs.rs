@@ -224,7 +224,13 @@ impl Repository {
                 return Err(Error::Swept { key: key.clone() });
             }
         }
-        match self.store().get(&key).await? {
+        self.check_stored(commit).await
+    }
+
+    /// Checks that a commit is there, whatever is cached of it: with its document goes all that
+    /// only it needs.
+    pub(crate) async fn check_stored(&self, commit: CommitId) -> Result<(), Error> {
+        match self.store().get(&object_key(&commit.0)).await? {
             Some(_) => Ok(()),
             None => Err(Error::Expired {
                 commit: commit.to_string(),

@@ -19,7 +19,7 @@ use crate::commit::{Commit, format_time};
 use crate::committer::Queue;
 use crate::concurrent::CONCURRENT_REQUESTS;
 use crate::head::{self, Log};
-use crate::log::{self, Operation, Ref};
+use crate::log::{self, LogEntry, Operation, Ref};
 use crate::names::{RefName, RepoName};
 use crate::object::{object_key, shard_key};
 use crate::page::{ChunkRow, Location, ManifestRow, StatisticsRow};
@@ -30,6 +30,8 @@ use crate::tree::Trees;
 use crate::uploads::Uploads;
 use crate::{CommitId, Error};
 
+/// How often a deletion looks for what came up meanwhile.
+const DELETION_ROUNDS: u32 = 4;
 pub(crate) const REPO_KEY: &str = "repo.json";
 /// Verified pages, trees and documents kept per repository: enough for the metadata of 10^6 chunks.
 const METADATA_CACHE_BYTES: u64 = 64 << 20;
@@ -96,6 +98,13 @@ impl Repository {
             "version": 1,
         });
         let (_, bytes) = log::with_self(Kind::Repo, document);
+        let first = LogEntry::key(0);
+        if store.get(REPO_KEY).await?.is_none() && store.get(&first).await?.is_some() {
+            let reason = format!(
+                "there is the log of a repository that was not deleted whole ({first}): delete everything there first"
+            );
+            return Err(Error::invalid("place of the repository", reason));
+        }
         if store.put_if_absent(REPO_KEY, bytes.clone().into()).await? == Put::Created
             && store.put_if_absent(REPO_KEY, bytes.into()).await? == Put::Created
         {
@@ -370,9 +379,16 @@ impl Repository {
     /// [`Error::Store`] if the store failed; deleting again goes on.
     pub async fn delete(self) -> Result<(), Error> {
         self.store().delete(vec![REPO_KEY.to_owned()]).await?;
-        let found = self.store().list("").await?;
-        let keys = found.into_iter().map(|(key, _)| key).collect();
-        self.store().delete(keys).await
+        // A writer that has not noticed yet may still have added something.
+        for _ in 0..DELETION_ROUNDS {
+            let found = self.store().list("").await?;
+            if found.is_empty() {
+                break;
+            }
+            let keys = found.into_iter().map(|(key, _)| key).collect();
+            self.store().delete(keys).await?;
+        }
+        Ok(())
     }
 }
 

@@ -90,7 +90,7 @@ impl Node {
     pub fn document(&self) -> &Bytes {
         match self {
             Self::Group(group) => &group.document.bytes,
-            Self::Array(array) => &array.document.bytes,
+            Self::Array(array) => array.document(),
         }
     }
 
@@ -191,6 +191,11 @@ impl ArrayNode {
 
     pub(crate) fn row(&self) -> &TreeRow {
         &self.row
+    }
+
+    /// Its `zarr.json`, as stored.
+    pub fn document(&self) -> &Bytes {
+        &self.document.bytes
     }
 
     /// Hash of its `zarr.json`.

@@ -326,7 +326,7 @@ impl Transaction {
     /// # Errors
     /// [`Error::NotFound`] if there is no such array; [`Error::Invalid`] if it has data and the
     /// metadata has another data type, chunk shape or other codecs, or another number of
-    /// dimensions.
+    /// dimensions; or if it has another fill value and was not created in this transaction.
     pub async fn set_array_metadata(
         &self,
         path: &NodePath,
@@ -334,7 +334,15 @@ impl Transaction {
     ) -> Result<(), Error> {
         let array = self.array_change(path).await?;
         let old = &array.metadata;
+        if old.fill_value != metadata.fill_value && array.origin != Origin::New {
+            // Cells that were written with the fill value are not told from those never written.
+            let reason = format!(
+                "{path} exists: its fill value cannot change, since cells that hold it would; delete it and create it anew"
+            );
+            return Err(Error::invalid("array", reason));
+        }
         let is_same_store = old.data_type == metadata.data_type
+            && old.fill_value == metadata.fill_value
             && old.chunk_shape() == metadata.chunk_shape()
             && old.codecs == metadata.codecs
             && old.dimensions() == metadata.dimensions();
@@ -933,6 +941,7 @@ impl Transaction {
             options,
             write_id: self.write_id,
             second_parent: None,
+            sources: Vec::new(),
             since: self.since,
             sweep: self.sweep,
         }

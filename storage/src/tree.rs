@@ -139,16 +139,21 @@ pub(crate) struct InnerRow {
 }
 
 impl TreePage {
-    fn id(&self) -> Hash {
-        let leaves: Vec<Hash> = match self {
-            Self::Leaf(rows) => rows.iter().map(TreeRow::tree_id).collect(),
+    /// The bytes its rows are hashed as.
+    fn encoded_rows(&self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Leaf(rows) => rows.iter().map(TreeRow::encoded).collect(),
             Self::Inner { level, rows } => rows
                 .iter()
                 .map(|row| row_start(0, *level, &row.first, &row.child, row.rows))
-                .map(|bytes| hash::hash(Kind::TreeRow, &bytes))
                 .collect(),
-        };
-        hash::mth(&leaves)
+        }
+    }
+
+    fn id(&self) -> Hash {
+        let rows = self.encoded_rows();
+        let leaves = rows.iter().map(|row| hash::hash(Kind::TreeRow, row));
+        hash::mth(&leaves.collect::<Vec<Hash>>())
     }
 
     fn level(&self) -> u8 {
@@ -369,6 +374,41 @@ impl Trees {
                         return Ok(None);
                     };
                     self.load_child(row, *level).await?
+                }
+            };
+            page = child;
+        }
+    }
+
+    /// The pages of tree `id` on the way to the member `name`, each as the bytes its rows are
+    /// hashed as and the place of the row on that way; and the member's row.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such member.
+    pub(crate) async fn pages_to(
+        &self,
+        id: Hash,
+        name: &str,
+    ) -> Result<(Vec<(Vec<Vec<u8>>, usize)>, TreeRow), Error> {
+        let none = || Error::not_found("group or array", name, []);
+        if id == hash::empty() {
+            return Err(none());
+        }
+        let mut page = self.load(id).await?;
+        let mut pages = Vec::new();
+        loop {
+            let child = match &*page {
+                TreePage::Leaf(rows) => {
+                    let at = rows.binary_search_by(|row| row.name.as_str().cmp(name));
+                    let at = at.map_err(|_| none())?;
+                    pages.push((page.encoded_rows(), at));
+                    return Ok((pages, rows[at].clone()));
+                }
+                TreePage::Inner { level, rows } => {
+                    let after = rows.partition_point(|row| row.first.as_str() <= name);
+                    let at = after.checked_sub(1).ok_or_else(none)?;
+                    pages.push((page.encoded_rows(), at));
+                    self.load_child(&rows[at], *level).await?
                 }
             };
             page = child;

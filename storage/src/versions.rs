@@ -67,6 +67,7 @@ impl Repository {
         options: CommitOptions,
     ) -> Result<CommitId, Error> {
         let (head, since) = self.branch_head(into).await?;
+        self.check_stored(from).await?;
         let base = merge_base(self, from, head)
             .await?
             .ok_or_else(|| Error::invalid("merge", "the two have no commit in common"))?;
@@ -89,8 +90,8 @@ impl Repository {
         onto: &RefName,
         options: CommitOptions,
     ) -> Result<CommitId, Error> {
-        let (parent, commit) = self.with_parent(commit).await?;
         let (_, since) = self.branch_head(onto).await?;
+        let (parent, commit) = self.with_parent(commit).await?;
         self.apply(&parent, &commit, onto, options, None, since)
             .await
     }
@@ -105,8 +106,8 @@ impl Repository {
         branch: &RefName,
         options: CommitOptions,
     ) -> Result<CommitId, Error> {
-        let (parent, commit) = self.with_parent(commit).await?;
         let (_, since) = self.branch_head(branch).await?;
+        let (parent, commit) = self.with_parent(commit).await?;
         self.apply(&commit, &parent, branch, options, None, since)
             .await
     }
@@ -117,6 +118,9 @@ impl Repository {
             let reason = format!("{id} is the first one: there is nothing before it");
             return Err(Error::invalid("commit", reason));
         };
+        for id in [commit.id(), *parent] {
+            self.check_stored(id).await?;
+        }
         Ok((self.snapshot(*parent).await?, commit))
     }
 
@@ -144,6 +148,7 @@ impl Repository {
             options,
             write_id: Uuid::new_v4().to_string(),
             second_parent,
+            sources: vec![to.id()],
             since,
             sweep,
         })

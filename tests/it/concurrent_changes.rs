@@ -269,3 +269,51 @@ async fn a_change_that_makes_no_sense_is_refused() {
         assert!(outcome.is_err(), "{steps:?} {refused:?}");
     }
 }
+
+#[tokio::test]
+async fn the_fill_value_of_an_array_stays() {
+    let with = |fill: i64, length: u64| {
+        let mut metadata = int64();
+        metadata.fill_value = array::FillValue::parse(&DataType::Int64, &json!(fill)).unwrap();
+        metadata.set_shape(vec![length]).unwrap();
+        metadata
+    };
+    let repository = repository().await;
+    let transaction = begin(&repository, &[]).await;
+    let at = path("filled");
+    transaction.create_array(&at, with(0, 4)).await.unwrap();
+    // Nobody has written to it: this is how it is created.
+    transaction
+        .set_array_metadata(&at, with(7, 4))
+        .await
+        .unwrap();
+    transaction.commit(CommitOptions::default()).await.unwrap();
+
+    // Whether cells were written with it is not kept, so nothing but their absence tells.
+    let transaction = begin(&repository, &[]).await;
+    let refused = transaction.set_array_metadata(&at, with(9, 4)).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
+    transaction
+        .set_array_metadata(&at, with(7, 6))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_array_of_no_chunks_stores_nothing() {
+    let repository = repository().await;
+    commit(&repository, &[Create("a/gone"), Write("a/gone", 5)])
+        .await
+        .unwrap();
+    let transaction = begin(&repository, &[]).await;
+    let mut metadata = int64();
+    metadata.set_shape(vec![0]).unwrap();
+    transaction
+        .set_array_metadata(&path("a/gone"), metadata)
+        .await
+        .unwrap();
+    transaction.commit(CommitOptions::default()).await.unwrap();
+    let snapshot = head(&repository).await;
+    let gone = snapshot.array(&path("a/gone")).await.unwrap();
+    assert_eq!(gone.stored_bytes(), 0);
+}

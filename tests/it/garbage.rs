@@ -323,6 +323,50 @@ async fn a_branch_at_a_commit_that_is_being_swept_is_refused() {
     assert_eq!(whole(&objects).await, [0; 8]);
 }
 
+#[tokio::test]
+async fn work_on_a_collected_commit_is_refused_whatever_is_cached() {
+    let objects = memory();
+    let repository = create(objects.clone()).await;
+    let base = head(&repository).await;
+    let left = write(&repository, 0, 1).await;
+    let branch = main_branch();
+    repository.reset(&branch, base, None, "test").await.unwrap();
+    assert_eq!(values(&repository, left).await.unwrap()[0], 1);
+    let other = open(objects.clone()).await;
+    assert!(other.gc(&at_once(), "test").await.unwrap().deleted > 0);
+
+    let options = CommitOptions::default;
+    for refused in [
+        repository.merge(left, &branch, options()).await,
+        repository.cherry_pick(left, &branch, options()).await,
+        repository.revert(left, &branch, options()).await,
+    ] {
+        assert!(matches!(refused, Err(Error::Expired { .. })), "{refused:?}");
+    }
+    assert_eq!(whole(&objects).await, [0; 8]);
+}
+
+#[tokio::test]
+async fn work_on_a_commit_that_is_being_swept_is_refused() {
+    let objects = memory();
+    let repository = create(objects.clone()).await;
+    let base = head(&repository).await;
+    let left = write(&repository, 0, 1).await;
+    let branch = main_branch();
+    repository.reset(&branch, base, None, "test").await.unwrap();
+    // The list and the entry, and then no more.
+    let killed = open(Arc::new(Stopping::after(objects.clone(), 2))).await;
+    killed.gc(&at_once(), "test").await.unwrap_err();
+    let options = CommitOptions::default;
+    for refused in [
+        repository.merge(left, &branch, options()).await,
+        repository.cherry_pick(left, &branch, options()).await,
+    ] {
+        assert!(matches!(refused, Err(Error::Swept { .. })), "{refused:?}");
+    }
+    assert_eq!(whole(&objects).await, [0; 8]);
+}
+
 /// Killed after every single change it makes, and taken over.
 #[tokio::test(start_paused = true)]
 async fn a_collection_killed_anywhere_is_gone_on_with() {

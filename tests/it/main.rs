@@ -17,6 +17,7 @@ mod every_store;
 mod garbage;
 mod histories;
 mod killed_writers;
+mod proofs;
 mod reductions;
 mod refs_and_log;
 mod requests;

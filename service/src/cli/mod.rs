@@ -15,6 +15,7 @@ macro_rules! out {
 
 mod client;
 mod print;
+mod proofs;
 mod serve;
 mod transfer;
 mod upkeep;
@@ -163,6 +164,10 @@ enum Command {
     RewriteManifest(upkeep::RewriteArgs),
     /// Check every byte of a commit, or of a whole repository if no ref is given.
     Verify(transfer::VerifyArgs),
+    /// Prove what a slice holds, for someone who has neither the store nor the service.
+    Prove(proofs::ProveArgs),
+    /// Check a proof; needs neither store nor service.
+    CheckProof(proofs::CheckArgs),
     /// Print the OpenAPI document.
     #[command(hide = true)]
     Openapi,
@@ -343,6 +348,8 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
             let state = local_state(place, "rewrite-manifest")?;
             upkeep::rewrite(&state, &args, place.json).await?;
         }
+        Command::Prove(args) => proofs::prove(&client(place)?, &args, place.json).await?,
+        Command::CheckProof(args) => proofs::check_proof(&args, place.json)?,
         Command::Openapi => out!("{}", http::openapi_document().to_pretty_json()?),
         Command::Repo(command) => repo(&client(place)?, command, place.json).await?,
         Command::Branch(command) => refs(&client(place)?, "branches", command, place.json).await?,

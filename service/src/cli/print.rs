@@ -16,10 +16,23 @@ fn pretty(value: &Value) {
 
 fn text(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         Value::Null => String::new(),
         other => other.to_string(),
     }
+}
+
+/// Text of somebody else's, which must not move the cursor, or pass for other lines.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// One line, or the JSON.

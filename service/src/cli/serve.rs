@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::middleware;
 use clap::Args;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -18,7 +19,7 @@ pub(super) struct ServeArgs {
     /// authentication.
     #[arg(long, default_value = "127.0.0.1:8686", env = "QUARR_LISTEN")]
     listen: SocketAddr,
-    /// Serve anyone who reaches the address, without authentication.
+    /// Serve anyone who reaches the address, under any host name, without authentication.
     #[arg(long)]
     insecure: bool,
 }
@@ -46,7 +47,12 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr()?;
     out!("Quarr serves {} at http://{address}", state.store().url());
-    axum::serve(listener, http::router(state))
+    let router = http::router(state);
+    let router = match args.insecure {
+        true => router,
+        false => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
+    };
+    axum::serve(listener, router)
         .with_graceful_shutdown(stopped())
         .await?;
     Ok(())

@@ -210,7 +210,11 @@ fn check_expected(expected: Option<&str>, found: &[u64]) -> Result<(), Failure> 
     ))
 }
 
-fn check_size(state: &State, lengths: &[u64], element_bytes: u64) -> Result<(), Failure> {
+pub(crate) fn check_size(
+    state: &State,
+    lengths: &[u64],
+    element_bytes: u64,
+) -> Result<(), Failure> {
     let limit = state.limits().answer_bytes;
     let bytes = shape::elements(lengths)
         .ok()

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use storage::{Node, Transaction};
 
+use super::extract::must_be_new;
 use super::zarr::{Key, Target, parse_key};
 use crate::error::Failure;
 use crate::state::State;
@@ -40,6 +41,22 @@ pub(crate) struct ShortNode {
     /// User attributes; all of them.
     #[schema(value_type = Option<Object>)]
     attributes: Option<Map<String, Value>>,
+}
+
+/// Checks that there is nothing at `path`, if the request asks for that.
+///
+/// # Errors
+/// 412 if there is something.
+pub(crate) async fn check_new(
+    transaction: &Transaction,
+    path: &NodePath,
+    headers: &HeaderMap,
+) -> Result<(), Failure> {
+    if must_be_new(headers)? && transaction.find(path).await?.is_some() {
+        let detail = format!("{path} exists already");
+        return Err(Failure::precondition("If-None-Match", detail));
+    }
+    Ok(())
 }
 
 /// Creates or changes the group or array at `path` as a body says: a `zarr.json`, or the short form.

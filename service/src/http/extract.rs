@@ -74,13 +74,15 @@ impl<T: DeserializeOwned + IntoParams, S: Send + Sync> FromRequestParts<S> for Q
     }
 }
 
-/// The body of a request.
+/// A body of JSON, or none.
 pub(crate) struct Body(pub(crate) bytes::Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        check_encoding(request.headers())?;
+        let is_json = is_json(request.headers());
         let refused = |rejection: BytesRejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 Failure::too_large(MAX_BODY_BYTES, "the body has over 2 MB")
@@ -88,7 +90,13 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             _ => Failure::bad_request("body", rejection.body_text()),
         };
         let body = bytes::Bytes::from_request(request, state).await;
-        body.map(Self).map_err(refused)
+        let body = body.map_err(refused)?;
+        // A web page may send other types to any address, without asking.
+        if !is_json && !body.is_empty() {
+            let detail = "the body must be JSON, with Content-Type: application/json";
+            return Err(Failure::unsupported_media_type(detail));
+        }
+        Ok(Self(body))
     }
 }
 
@@ -99,6 +107,7 @@ impl FromRequest<State> for LargeBody {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &State) -> Result<Self, Failure> {
+        check_encoding(request.headers())?;
         let limit = state.limits().answer_bytes;
         let too_large = || {
             let detail = format!("the body has over {limit} bytes: write it in parts");
@@ -124,6 +133,38 @@ impl FromRequest<State> for LargeBody {
     }
 }
 
+/// Whether the body says it is JSON.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE);
+    let value = value.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let essence = value.split(';').next().unwrap_or("").trim();
+    let essence = essence.to_ascii_lowercase();
+    essence == "application/json"
+        || essence.starts_with("application/") && essence.ends_with("+json")
+}
+
+/// A body is taken as it comes: one that was compressed would be stored compressed.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => Err(Failure::unsupported_media_type(format!(
+            "the body is encoded as {encoding:?}: send it plain"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether there must be nothing yet where the request writes.
+pub(crate) fn must_be_new(headers: &HeaderMap) -> Result<bool, Failure> {
+    match headers.get(header::IF_NONE_MATCH) {
+        None => Ok(false),
+        Some(value) if value == "*" => Ok(true),
+        Some(_) => Err(Failure::bad_request(
+            "If-None-Match",
+            "of a write it can only be *: nothing may be there",
+        )),
+    }
+}
+
 /// The commit the branch has to be at.
 pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<CommitId>, Failure> {
     let Some(value) = headers.get(header::IF_MATCH) else {
@@ -146,10 +187,14 @@ pub(crate) fn idempotency(
     headers: &HeaderMap,
     request: &[&str],
 ) -> Result<Option<Idempotency>, Failure> {
-    let Some(value) = headers.get("idempotency-key") else {
+    let mut keys = headers.get_all("idempotency-key").iter();
+    let Some(value) = keys.next() else {
         return Ok(None);
     };
     let invalid = |detail: String| Failure::bad_request("Idempotency-Key", detail);
+    if keys.next().is_some() {
+        return Err(invalid("it is given twice".into()));
+    }
     let key = value
         .to_str()
         .map_err(|_| invalid("it is not printable ASCII".into()))?;

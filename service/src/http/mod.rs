@@ -5,6 +5,7 @@ mod data;
 mod edits;
 mod extract;
 mod openapi;
+mod proofs;
 mod refs;
 mod repositories;
 mod transactions;
@@ -12,8 +13,11 @@ mod versions;
 mod writes;
 mod zarr;
 
+use std::net::IpAddr;
+
 use axum::Router;
 use axum::extract::Request;
+use axum::http::uri::Authority;
 use axum::http::{HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse as _, Response};
@@ -66,6 +70,7 @@ pub fn router(state: State) -> Router {
             get(data::read).put(writes::data),
         )
         .route("/refs/{reference}/reduce/{*path}", get(data::reduce))
+        .route("/refs/{reference}/proof/{*path}", get(proofs::prove))
         .route("/refs/{reference}/zarr", get(zarr::root))
         .route("/refs/{reference}/zarr/", get(zarr::root))
         .route("/refs/{reference}/zarr/{*key}", get(zarr::key));
@@ -143,6 +148,61 @@ async fn refuse_ambiguous_paths(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// Refuses requests for other hosts than this machine: a page of such a host, whose name was made to
+/// lead here, could otherwise do all that a local user can.
+pub async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
+    let named = request.headers().get(header::HOST);
+    let named = named.and_then(|host| host.to_str().ok());
+    let host = named.or_else(|| request.uri().authority().map(Authority::as_str));
+    match host {
+        Some(host) if !is_this_machine(host) => {
+            let detail = format!(
+                "{host:?} is not a name of this machine: use localhost or an address, or serve with --insecure"
+            );
+            Failure::misdirected(detail).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Whether `HOST[:PORT]` is `localhost` or an address.
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.ends_with(".localhost") || address.parse::<IpAddr>().is_ok()
+}
+
 async fn landing() -> Html<&'static str> {
     Html(include_str!("landing.html"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_this_machine;
+
+    #[test]
+    fn only_names_that_cannot_be_made_to_lead_here_are_this_machine() {
+        for own in [
+            "localhost",
+            "LOCALHOST:8686",
+            "quarr.localhost:80",
+            "127.0.0.1:8686",
+            "[::1]:8686",
+            "192.168.1.5",
+        ] {
+            assert!(is_this_machine(own), "{own}");
+        }
+        for other in [
+            "",
+            "evil.example",
+            "evil.example:8686",
+            "localhost.evil.example",
+            "a b",
+        ] {
+            assert!(!is_this_machine(other), "{other}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{data, refs, repositories, transactions, versions, writes, zarr};
+use super::{data, proofs, refs, repositories, transactions, versions, writes, zarr};
 use crate::error::Problem;
 
 #[derive(OpenApi)]
@@ -32,6 +32,7 @@ use crate::error::Problem;
         refs::node,
         data::read,
         data::reduce,
+        proofs::prove,
         zarr::root,
         zarr::key,
         writes::data,

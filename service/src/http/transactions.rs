@@ -218,7 +218,15 @@ pub(crate) async fn node(
     let transaction = opened.shared.transaction();
     let target = Target::Transaction(transaction);
     let node = transaction.node(&node_path(&path)?).await?;
-    let body = refs::node_json(&target, &node).await?;
+    let mut body = refs::node_json(&target, &node).await?;
+    if transaction.isolation() == Isolation::Serializable
+        && let Some(members) = body.as_object_mut()
+    {
+        // They follow from all values, of which none was read.
+        for name in ["statistics", "stored_chunks", "stored_bytes"] {
+            members.remove(name);
+        }
+    }
     staged(&state, opened.clone()).await?;
     Ok(no_store(Json(body).into_response()))
 }
@@ -240,10 +248,12 @@ pub(crate) async fn root_node(
 pub(crate) async fn put_node(
     Shared(state): Shared<State>,
     Path((id, path)): Path<(String, String)>,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
+    edits::check_new(transaction, &node_path(&path)?, &headers).await?;
     edits::put_node(&state, transaction, &node_path(&path)?, &body).await?;
     staged(&state, opened).await
 }
@@ -254,9 +264,10 @@ pub(crate) async fn put_node(
 pub(crate) async fn put_root_node(
     state: Shared<State>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Failure> {
-    put_node(state, Path((id, String::new())), body).await
+    put_node(state, Path((id, String::new())), headers, body).await
 }
 
 /// Deletes a node and everything below it.

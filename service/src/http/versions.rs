@@ -190,6 +190,20 @@ pub(crate) fn parse_body<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, F
     serde_json::from_slice(body).map_err(|error| Failure::bad_request("body", error.to_string()))
 }
 
+/// A body with members `own` beside those of a commit: what is flattened together cannot refuse
+/// others by itself.
+fn parse_with_commit<T: for<'a> Deserialize<'a>>(body: &[u8], own: &[&str]) -> Result<T, Failure> {
+    const OF_COMMIT: [&str; 4] = ["message", "author", "on_conflict", "properties"];
+    let members: Map<String, Value> = parse_body(body)?;
+    let known = |name: &&String| own.contains(&name.as_str()) || OF_COMMIT.contains(&name.as_str());
+    if let Some(name) = members.keys().find(|name| !known(name)) {
+        let known = [own, &OF_COMMIT].concat().join(", ");
+        let detail = format!("{name:?} is no member of the body; there are {known}");
+        return Err(Failure::bad_request("body", detail));
+    }
+    parse_body(body)
+}
+
 async fn resolve(repository: &Repository, expression: &str) -> Result<CommitId, Failure> {
     Ok(repository.resolve(&expression.parse()?).await?.commit)
 }
@@ -213,7 +227,7 @@ pub(crate) async fn merge(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Json<Committed>, Failure> {
-    let merge: Merge = parse_body(&body)?;
+    let merge: Merge = parse_with_commit(&body, &["from", "into"])?;
     let repository = state.repository(&name.parse()?).await?;
     let from = resolve(&repository, &merge.from).await?;
     let into = merge.into.parse()?;
@@ -235,7 +249,7 @@ pub(crate) async fn cherry_pick(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Json<Committed>, Failure> {
-    let pick: Pick = parse_body(&body)?;
+    let pick: Pick = parse_with_commit(&body, &["commit"])?;
     let repository = state.repository(&name.parse()?).await?;
     let from = resolve(&repository, &pick.commit).await?;
     let message = repository.commit(from).await?.message.clone();
@@ -258,7 +272,7 @@ pub(crate) async fn revert(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Json<Committed>, Failure> {
-    let pick: Pick = parse_body(&body)?;
+    let pick: Pick = parse_with_commit(&body, &["commit"])?;
     let repository = state.repository(&name.parse()?).await?;
     let undone = resolve(&repository, &pick.commit).await?;
     let message = format!(

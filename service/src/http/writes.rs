@@ -128,6 +128,7 @@ pub(crate) async fn put_node(
     if let Some(first) = write.repeated(&headers, &request).await? {
         return Ok(first);
     }
+    edits::check_new(&write.transaction, &write.path, &headers).await?;
     edits::put_node(&state, &write.transaction, &write.path, &body).await?;
     let message = format!("write metadata of {}", write.path);
     write.commit(&headers, &request, &message).await

@@ -96,7 +96,7 @@ impl Service {
         }
     }
 
-    /// The answer to a request.
+    /// The answer to a request; a body is JSON unless a header says otherwise.
     pub(crate) async fn ask(
         &self,
         method: &str,
@@ -107,6 +107,9 @@ impl Service {
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
         }
         let request = request.body(Body::from(body.to_owned())).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();

@@ -641,3 +641,63 @@ async fn writes_that_come_together_share_a_log_entry_from_the_first_on() {
     let values = client.values(&format!("{MAIN}/data/many")).await;
     assert_eq!(values, json!(vec![7; 24]));
 }
+
+#[tokio::test]
+async fn what_a_web_page_can_send_unasked_changes_nothing() {
+    let client = Client::new().await;
+    let url = "/v1/repos/demo/branches/main/reset";
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "",
+    ] {
+        let kind = [("content-type", kind)];
+        let answer = client.0.ask("POST", url, &kind, r#"{"to":"main~1"}"#).await;
+        assert_eq!(answer.status, 415, "{kind:?}: {:?}", answer.body);
+    }
+    let zipped = [JSON, ("content-encoding", "gzip")];
+    let data = format!("{MAIN}/data/g/f?slice=0,0");
+    for (method, url) in [("POST", url), ("PUT", &data)] {
+        let answer = client.0.ask(method, url, &zipped, "1").await;
+        assert_eq!(answer.status, 415, "{method}: {:?}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn conditions_and_members_are_never_ignored() {
+    let client = Client::new().await;
+    let node = format!("{MAIN}/nodes/new");
+    let put = async |condition: &str| {
+        let headers = [JSON, ("if-none-match", condition)];
+        client.0.ask("PUT", &node, &headers, "{}").await.status
+    };
+    assert_eq!(put("*").await, 200);
+    assert_eq!(put("*").await, 412);
+    assert_eq!(put("\"abc\"").await, 400);
+
+    let twice = [("idempotency-key", "a"), ("idempotency-key", "b")];
+    let answer = client.0.ask("PUT", &node, &twice, "{}").await;
+    assert_eq!(answer.status, 400);
+
+    let pick = json!({ "commit": "main", "x": 1 });
+    for what in ["revert", "cherry-pick"] {
+        let url = format!("/v1/repos/demo/branches/main/{what}");
+        client.refused("POST", &url, pick.clone(), 400).await;
+    }
+    let merge = json!({ "from": "main", "into": "main", "on_conflicts": "theirs" });
+    client
+        .refused("POST", "/v1/repos/demo/merge", merge, 400)
+        .await;
+
+    let data = format!("{MAIN}/data/g/f?slice=0,0:2");
+    for wrong in [
+        json!({ "values": [1, 2], "shape": [3] }),
+        json!({ "values": [1, 2], "data_type": "int64" }),
+        json!([1e39, 1]),
+    ] {
+        client.refused("PUT", &data, wrong, 400).await;
+    }
+    let right = json!({ "values": [1, 2], "shape": [2], "data_type": "float32" });
+    client.ok("PUT", &data, right).await;
+}
