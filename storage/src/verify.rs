@@ -96,7 +96,7 @@ impl Repository {
 pub(crate) struct Walk {
     repository: Repository,
     pub(crate) found: Found,
-    manifests: HashSet<(Hash, Hash, Option<Hash>)>,
+    manifests: HashSet<(Hash, Hash, Option<Hash>, u64)>,
     /// Trees of groups.
     trees: HashSet<Hash>,
 }
@@ -291,6 +291,7 @@ impl Walk {
             array.manifest_root(),
             array.document_hash(),
             statistics.map(|s| s.root),
+            array.stored_bytes(),
         );
         if !self.manifests.insert(key) {
             return Ok(());
@@ -309,17 +310,30 @@ impl Walk {
                 .visit_pages(statistics.root, &layout, &mut visit)
                 .await;
         }
+        let mut is_whole = true;
         for (id, result) in pages {
             let key = object_key(&id);
             self.found.objects.insert(key.clone());
             if let Err(error) = result {
                 self.damage(&key, error)?;
+                is_whole = false;
             }
         }
         let rows: Vec<ChunkRow> = rows
             .into_iter()
             .filter_map(crate::snapshot::chunk_row)
             .collect();
+        let stored = rows
+            .iter()
+            .fold(0u64, |sum, row| sum.saturating_add(row.length));
+        if is_whole && stored != array.stored_bytes() {
+            let path = array.path().to_string();
+            let reason = format!(
+                "its row says that {} bytes are stored, its chunks have {stored}",
+                array.stored_bytes()
+            );
+            self.damage(&path, Error::corrupt(&path, reason))?;
+        }
         let grid = Region::whole(&array.metadata().grid().grid_shape());
         for row in &rows {
             if matches!(row.location, Location::Stored) {

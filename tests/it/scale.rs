@@ -168,6 +168,23 @@ async fn one_inner_chunk_of_a_known_commit_takes_five_round_trips() {
     assert!(trips <= 5 && requests.len() <= 5, "{trips}: {requests:#?}");
 }
 
+#[tokio::test]
+async fn a_proof_of_one_inner_chunk_of_many_shards_is_short_and_quick() {
+    let repository = open(Arc::new(large_array().await)).await.unwrap();
+    let snapshot = head(&repository).await.unwrap();
+    let region = array::Region::new(vec![0], vec![16]).unwrap();
+    let proof = snapshot.prove(&path(), &region).await.unwrap();
+    let start = std::time::Instant::now();
+    let proven = storage::proof::check(&proof).unwrap();
+    println!(
+        "{} bytes, {} of them rows and hashes, checked in {:?}",
+        proof.len(),
+        proven.path_bytes,
+        start.elapsed()
+    );
+    assert!(proven.path_bytes <= 4096, "{}", proven.path_bytes);
+}
+
 #[tokio::test(start_paused = true)]
 async fn opening_the_newest_state_takes_two_round_trips() {
     let objects = Arc::new(InMemory::new());

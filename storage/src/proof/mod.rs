@@ -30,7 +30,7 @@ use leaves::Leaves;
 /// What a proof says it is.
 const FORMAT: &str = "quarr-proof-v1";
 /// Most inner chunks one proof covers.
-pub const MAX_INNER_CHUNKS: u64 = 1 << 16;
+const MAX_INNER_CHUNKS: u64 = 1 << 16;
 
 /// Bytes, as base64.
 #[derive(Clone, Debug, PartialEq, Eq)]

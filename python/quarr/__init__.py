@@ -1,0 +1,1 @@
+"""Quarr for Python: so far, the independent verifier of proofs."""
