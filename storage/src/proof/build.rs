@@ -25,7 +25,7 @@ struct Logged {
 
 impl Snapshot {
     /// The proof that the array at `path` holds what it holds in `region`, from the encoded inner
-    /// chunks to a log entry: canonical JSON, for [`crate::proof::check`].
+    /// chunks to a log entry: canonical JSON, for [`crate::proof::check()`].
     ///
     /// # Errors
     /// [`Error::Invalid`] for a region outside the array or of too many inner chunks;

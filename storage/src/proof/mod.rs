@@ -4,7 +4,7 @@
 //! inner chunks ─► chunk ids ─► manifest rows ─► manifest root ─► tree rows ─► commit ─► ref ─► entry
 //! ```
 //!
-//! [`check`] needs no store and believes nothing that is not hashed: what it expects at each step
+//! [`check()`] needs no store and believes nothing that is not hashed: what it expects at each step
 //! follows from the verified step above. What a region holds by fill value is proved too, by the
 //! rows on both sides of the one that is not there.
 //!
