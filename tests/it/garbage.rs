@@ -300,17 +300,30 @@ async fn what_an_open_transaction_has_staged_stays() {
     assert_eq!(whole(&objects).await, [0, 0, 0, 3, 4, 0, 0, 0]);
 }
 
-#[tokio::test]
-async fn a_branch_at_a_commit_that_is_being_swept_is_refused() {
-    let objects = memory();
+/// A repository with a commit that branch main was at and that nothing needs any more.
+async fn left_behind(objects: &Arc<dyn ObjectStore>) -> (Repository, CommitId) {
     let repository = create(objects.clone()).await;
     let base = head(&repository).await;
     let left = write(&repository, 0, 1).await;
     let branch = main_branch();
-    repository.reset(&branch, base, None, "test").await.unwrap();
+    let reset = repository.reset(&branch, base, None, "test").await;
+    assert_eq!(reset.unwrap(), left);
+    (repository, left)
+}
+
+/// Begins a collection that ends once it has announced what it deletes.
+async fn announce_sweep(objects: &Arc<dyn ObjectStore>) {
     // The list and the entry, and then no more.
     let killed = open(Arc::new(Stopping::after(objects.clone(), 2))).await;
     killed.gc(&at_once(), "test").await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_branch_at_a_commit_that_is_being_swept_is_refused() {
+    let objects = memory();
+    let (_, left) = left_behind(&objects).await;
+    announce_sweep(&objects).await;
+    let branch = main_branch();
     let fresh = open(objects.clone()).await;
     assert!(fresh.head().await.unwrap().sweep.is_some());
     assert_eq!(values(&fresh, left).await.unwrap()[0], 1);
@@ -326,11 +339,8 @@ async fn a_branch_at_a_commit_that_is_being_swept_is_refused() {
 #[tokio::test]
 async fn work_on_a_collected_commit_is_refused_whatever_is_cached() {
     let objects = memory();
-    let repository = create(objects.clone()).await;
-    let base = head(&repository).await;
-    let left = write(&repository, 0, 1).await;
+    let (repository, left) = left_behind(&objects).await;
     let branch = main_branch();
-    repository.reset(&branch, base, None, "test").await.unwrap();
     assert_eq!(values(&repository, left).await.unwrap()[0], 1);
     let other = open(objects.clone()).await;
     assert!(other.gc(&at_once(), "test").await.unwrap().deleted > 0);
@@ -349,14 +359,9 @@ async fn work_on_a_collected_commit_is_refused_whatever_is_cached() {
 #[tokio::test]
 async fn work_on_a_commit_that_is_being_swept_is_refused() {
     let objects = memory();
-    let repository = create(objects.clone()).await;
-    let base = head(&repository).await;
-    let left = write(&repository, 0, 1).await;
+    let (repository, left) = left_behind(&objects).await;
+    announce_sweep(&objects).await;
     let branch = main_branch();
-    repository.reset(&branch, base, None, "test").await.unwrap();
-    // The list and the entry, and then no more.
-    let killed = open(Arc::new(Stopping::after(objects.clone(), 2))).await;
-    killed.gc(&at_once(), "test").await.unwrap_err();
     let options = CommitOptions::default;
     for refused in [
         repository.merge(left, &branch, options()).await,
