@@ -63,7 +63,7 @@ impl<R: Clone + Sync> RowChange<R> for (u128, Option<R>) {
     }
 }
 
-/// Bytes of the chunks of the rows that came and went.
+/// Bytes of the chunks of the rows that came and went. One that stayed counts as both.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     added: AtomicU64,
@@ -77,6 +77,13 @@ impl Tally {
         };
         add(&self.removed, before);
         add(&self.added, after);
+    }
+
+    /// Counts what `other` has counted.
+    fn take_over(&self, other: &Self) {
+        for (own, other) in [(&self.added, &other.added), (&self.removed, &other.removed)] {
+            own.fetch_add(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     /// What becomes of so many bytes.
@@ -457,8 +464,7 @@ impl<R: PageRow> Pages<R> {
             tally: Tally::default(),
         };
         let root = self.update(root, &gone, &removal).await?;
-        let removed = removal.tally.removed.load(Ordering::Relaxed);
-        update.tally.removed.fetch_add(removed, Ordering::Relaxed);
+        update.tally.take_over(&removal.tally);
         update.uploads.flush().await?;
         if root == hash::empty() {
             return Ok(root);

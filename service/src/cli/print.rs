@@ -35,6 +35,15 @@ fn printable(text: &str) -> String {
     shown
 }
 
+/// So many bytes, in the unit that fits.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    match units.iter().find(|(_, unit)| bytes as f64 >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / unit),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// One line, or the JSON.
 pub(super) fn line(value: &Value, as_json: bool, line: &str) {
     if as_json {

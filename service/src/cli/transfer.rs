@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use storage::{Node, Repository, Scope};
 
-use super::Failed;
+use super::{Failed, print};
 use crate::error::Failure;
 use crate::format::Format;
 use crate::state::State;
@@ -201,9 +201,9 @@ pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Re
         out!("{body}");
     } else {
         out!(
-            "imported {} arrays, {:.1} MB in {seconds:.1} s, as commit {}",
+            "imported {} arrays, {} in {seconds:.1} s, as commit {}",
             imported.arrays.len(),
-            imported.bytes as f64 / 1e6,
+            print::size(imported.bytes),
             imported.commit
         );
     }
@@ -243,10 +243,10 @@ pub(super) async fn export(state: &State, args: &ExportArgs, as_json: bool) -> R
         out!("{body}");
     } else {
         out!(
-            "exported {} arrays, {} chunks, {:.1} MB to {}",
+            "exported {} arrays, {} chunks, {} to {}",
             exported.arrays,
             exported.chunks,
-            exported.bytes as f64 / 1e6,
+            print::size(exported.bytes),
             args.destination.display()
         );
     }
@@ -319,7 +319,7 @@ pub(super) async fn verify(
             out!("damaged: {}: {}", damage.object, damage.reason);
         }
         out!(
-            "{}: {} log entries, {} commits, {} objects, {} chunks ({:.1} MB) in {:.1} s; {} unreferenced",
+            "{}: {} log entries, {} commits, {} objects, {} chunks ({}) in {:.1} s; {} unreferenced",
             if report.damage.is_empty() {
                 "verified"
             } else {
@@ -329,7 +329,7 @@ pub(super) async fn verify(
             report.commits,
             report.objects,
             report.chunks,
-            report.chunk_bytes as f64 / 1e6,
+            print::size(report.chunk_bytes),
             started.elapsed().as_secs_f64(),
             report.unreferenced
         );

@@ -101,18 +101,18 @@ pub(super) async fn gc(state: &State, args: &GcArgs, as_json: bool) -> Result<()
         out!("{body}");
         return Ok(());
     }
-    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let size = print::size;
     out!(
-        "{} {} objects ({:.1} MB); {} are needed ({:.1} MB), {} nothing refers to are younger than the grace period",
+        "{} {} objects ({}); {} are needed ({}), {} nothing refers to are younger than the grace period",
         if args.dry_run {
             "would delete"
         } else {
             "deleted"
         },
         report.deleted,
-        megabytes(report.deleted_bytes),
+        size(report.deleted_bytes),
         report.kept,
-        megabytes(report.kept_bytes),
+        size(report.kept_bytes),
         report.young,
     );
     Ok(())

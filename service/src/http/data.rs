@@ -378,9 +378,17 @@ fn axes(over: Option<&str>, dimensions: &[Option<String>]) -> Result<Vec<bool>, 
         .map(str::trim)
         .filter(|name| !name.is_empty())
     {
-        let named = dimensions
+        let is_named = |dimension: &Option<String>| dimension.as_deref() == Some(name);
+        if dimensions
             .iter()
-            .position(|dimension| dimension.as_deref() == Some(name));
+            .filter(|dimension| is_named(dimension))
+            .count()
+            > 1
+        {
+            let detail = format!("{name:?} names several dimensions of the slice: give numbers");
+            return Err(Failure::bad_request("over", detail));
+        }
+        let named = dimensions.iter().position(is_named);
         let numbered = || {
             let number: i64 = name.parse().ok()?;
             let number = if number < 0 {
