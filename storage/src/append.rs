@@ -49,8 +49,8 @@ impl Repository {
     /// # Errors
     /// What `operations` fails with; [`Error::Unknown`] if the store gave no clear answer;
     /// [`Error::Busy`] if other writers were faster for ten minutes; [`Error::Clock`] if this
-    /// machine's clock is far off; [`Error::NotFound`] if the repository was deleted. After any other error than [`Error::Unknown`] the entry is not
-    /// in the log.
+    /// machine's clock is far off; [`Error::NotFound`] if the repository was deleted. After any
+    /// other error than [`Error::Unknown`] the entry is not in the log.
     pub(crate) async fn append<F>(
         &self,
         actor: &str,
@@ -65,11 +65,11 @@ impl Repository {
         let mut losses = 0;
         loop {
             let attempt = Instant::now();
-            let (state, is_stored) = futures::try_join!(self.head(), self.is_stored())?;
+            // Another repository may have taken this one's place: its log is not ours.
+            let (mut state, is_stored) = futures::try_join!(self.head(), self.is_stored())?;
             if !is_stored {
                 return Err(Error::not_found("repository", self.store().url(), []));
             }
-            let mut state = state;
             self.check_clock()?;
             let Some(operations) = operations(state.clone()).await? else {
                 return Ok(None);

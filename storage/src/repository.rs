@@ -30,9 +30,9 @@ use crate::tree::Trees;
 use crate::uploads::Uploads;
 use crate::{CommitId, Error};
 
+pub(crate) const REPO_KEY: &str = "repo.json";
 /// How often a deletion looks for what came up meanwhile.
 const DELETION_ROUNDS: u32 = 4;
-pub(crate) const REPO_KEY: &str = "repo.json";
 /// Verified pages, trees and documents kept per repository: enough for the metadata of 10^6 chunks.
 const METADATA_CACHE_BYTES: u64 = 64 << 20;
 
