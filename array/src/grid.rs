@@ -109,6 +109,15 @@ impl Region {
         Self { start, shape }
     }
 
+    /// Whether a position is in the box.
+    pub fn contains_position(&self, position: &[u64]) -> bool {
+        let axes = position.iter().zip(&self.start).zip(&self.shape);
+        position.len() == self.start.len()
+            && axes
+                .into_iter()
+                .all(|((at, start), length)| at.checked_sub(*start).is_some_and(|at| at < *length))
+    }
+
     /// Whether `other` lies inside this box.
     pub fn contains(&self, other: &Self) -> bool {
         (0..self.start.len()).all(|axis| {

@@ -7,6 +7,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("elements are held in little-endian order, which must be the native one");
 
+mod double;
 mod dtype;
 mod elements;
 mod error;
@@ -22,6 +23,7 @@ pub mod shard;
 mod sharding;
 mod statistics;
 
+pub use double::Double;
 pub use dtype::{DataType, MAX_ELEMENT_BYTES, TimeUnit};
 pub use elements::{Elements, Tensor, VariableElements};
 pub use error::Error;

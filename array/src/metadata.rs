@@ -230,6 +230,15 @@ impl ArrayMetadata {
         Ok(())
     }
 
+    /// Sets another chunk grid over the same shape.
+    ///
+    /// # Errors
+    /// As [`RegularGrid::new`].
+    pub(crate) fn set_chunk_shape(&mut self, chunk_shape: Vec<u64>) -> Result<(), Error> {
+        self.grid = RegularGrid::new(self.shape().to_vec(), chunk_shape)?;
+        Ok(())
+    }
+
     /// Sets the names of the dimensions.
     ///
     /// # Errors

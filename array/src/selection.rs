@@ -100,6 +100,21 @@ impl AxisSelection {
         }
     }
 
+    /// What is selected at these places of the result; an index has one place.
+    fn part(&self, places: std::ops::Range<u64>) -> Self {
+        let end = places.end.min(self.len());
+        let start = places.start.min(end);
+        match self {
+            Self::Index(at) => Self::Index(*at),
+            Self::Range { step, .. } => Self::Range {
+                start: if start < end { self.position(start) } else { 0 },
+                step: *step,
+                count: end - start,
+            },
+            Self::List(positions) => Self::List(positions[start as usize..end as usize].into()),
+        }
+    }
+
     /// The smallest range that holds every selected position; empty if there is none.
     pub fn hull(&self) -> std::ops::Range<u64> {
         match self {
@@ -150,6 +165,17 @@ impl ResolvedSelection {
         }
     }
 
+    /// What these select along each dimension of an array, all of whose dimensions stay but those of
+    /// an index.
+    pub fn of_axes(axes: Vec<AxisSelection>) -> Self {
+        let stays = |axis: &AxisSelection| !matches!(axis, AxisSelection::Index(_));
+        let output = axes.iter().enumerate().filter(|(_, axis)| stays(axis));
+        Self {
+            output: output.map(|(at, _)| OutputAxis::Array(at)).collect(),
+            axes,
+        }
+    }
+
     /// What is selected along each dimension of the array.
     pub fn axes(&self) -> &[AxisSelection] {
         &self.axes
@@ -186,6 +212,34 @@ impl ResolvedSelection {
             ranges.iter().map(|range| range.start).collect(),
             ranges.iter().map(|range| range.end - range.start).collect(),
         )
+    }
+
+    /// The same with another selection along one dimension of the array, of which it selected all.
+    #[must_use]
+    pub fn with_axis(&self, axis: usize, selection: AxisSelection) -> Self {
+        let drops = matches!(selection, AxisSelection::Index(_));
+        let mut other = self.clone();
+        if let Some(own) = other.axes.get_mut(axis) {
+            *own = selection;
+        }
+        other
+            .output
+            .retain(|output| !drops || *output != OutputAxis::Array(axis));
+        other
+    }
+
+    /// The part of it that has these places of the result along each dimension of the array. A
+    /// range past the end is cut off.
+    #[must_use]
+    pub fn part(&self, places: &[std::ops::Range<u64>]) -> Self {
+        let axes = self.axes.iter().zip(places);
+        let axes = axes
+            .map(|(axis, places)| axis.part(places.clone()))
+            .collect();
+        Self {
+            axes,
+            output: self.output.clone(),
+        }
     }
 
     /// Canonical text: equal for selections of the same elements in the same shape.

@@ -109,6 +109,21 @@ impl Sharding {
         }))
     }
 
+    /// The metadata of an array that stores the same inner chunks as chunks of their own, under the
+    /// same chunk key encoding; `None` where [`Sharding::of`] has none.
+    ///
+    /// # Errors
+    /// As [`Sharding::of`], and [`Error::TooLarge`] if the grid of inner chunks does not fit 64 bits.
+    pub fn without_shards(metadata: &ArrayMetadata) -> Result<Option<ArrayMetadata>, Error> {
+        let Some(sharding) = Self::of(metadata)? else {
+            return Ok(None);
+        };
+        let mut shown = metadata.clone();
+        shown.set_chunk_shape(sharding.inner_shape)?;
+        shown.codecs = sharding.inner_codecs;
+        Ok(Some(shown))
+    }
+
     /// Shape of an inner chunk, in array order.
     pub fn inner_shape(&self) -> &[u64] {
         &self.inner_shape
@@ -184,4 +199,47 @@ fn encoded_order(codecs: &[CodecMetadata], dimensions: usize) -> Result<Option<V
 
 fn invalid(reason: impl Into<String>) -> Error {
     Error::invalid("codecs", reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::NodeMetadata;
+
+    #[test]
+    fn without_shards_an_array_has_its_inner_chunks_as_chunks() {
+        let transpose = json!({ "name": "transpose", "configuration": { "order": [1, 0] } });
+        let sharding = json!({ "name": "sharding_indexed", "configuration": {
+            "chunk_shape": [2, 4],
+            "codecs": [{ "name": "bytes", "configuration": { "endian": "little" } }],
+            "index_codecs": [
+                { "name": "bytes", "configuration": { "endian": "little" } },
+                { "name": "crc32c" },
+            ],
+        } });
+        let document = |codecs| {
+            let document = json!({
+                "zarr_format": 3, "node_type": "array", "shape": [17, 20], "data_type": "int16",
+                "chunk_grid": { "name": "regular", "configuration": { "chunk_shape": [8, 8] } },
+                "chunk_key_encoding": { "name": "default" }, "fill_value": 3, "codecs": codecs,
+            });
+            let parsed = NodeMetadata::parse(document.to_string().as_bytes()).unwrap();
+            let NodeMetadata::Array(array) = parsed else {
+                panic!("a group");
+            };
+            array
+        };
+        let sharded = document(json!([transpose, sharding]));
+        let shown = Sharding::without_shards(&sharded).unwrap().unwrap();
+        assert_eq!(shown.shape(), sharded.shape());
+        // Inner chunks are given in the order after the transpose.
+        assert_eq!(shown.chunk_shape(), [4, 2]);
+        assert_eq!(shown.grid().grid_shape(), [5, 10]);
+        let names: Vec<&str> = shown.codecs.iter().map(|codec| &*codec.name).collect();
+        assert_eq!(names, ["transpose", "bytes"]);
+        assert_eq!(shown.fill_value, sharded.fill_value);
+        assert_eq!(Sharding::without_shards(&shown).unwrap(), None);
+    }
 }

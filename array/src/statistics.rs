@@ -6,6 +6,7 @@
 //! Spec: `docs/format.md`, "Statistics".
 
 use crate::Error;
+use crate::double::{Double, two_sum};
 
 /// A number exactly as the array holds it: `float16`, `bfloat16` and `float32` widen without loss;
 /// `bool` counts as unsigned, datetimes and durations as signed.
@@ -107,15 +108,14 @@ impl Sum {
             Self::Float { hi, lo } => hi + lo,
         }
     }
-}
 
-/// `a + b` and the exact rounding error of that sum.
-///
-/// Source: Knuth, TAOCP vol. 2, §4.2.2, theorem B.
-fn two_sum(a: f64, b: f64) -> (f64, f64) {
-    let sum = a + b;
-    let b_part = sum - a;
-    (sum, (a - (sum - b_part)) + (b - b_part))
+    /// The sum as a double-double; exact up to 106 bits.
+    pub fn to_double(self) -> Double {
+        match self {
+            Self::Int(value) => Double::from(value),
+            Self::Float { hi, lo } => Double { hi, lo },
+        }
+    }
 }
 
 /// Statistics of a set of cells.
@@ -139,12 +139,12 @@ pub struct Moments {
     /// Sum of the values.
     pub sum: Sum,
     /// Sum of squared differences from the mean.
-    pub m2: f64,
+    pub m2: Double,
 }
 
 impl Statistics {
     /// Length of [`Statistics::to_bytes`].
-    pub const ENCODED_BYTES: usize = 57;
+    pub const ENCODED_BYTES: usize = 65;
 
     /// Statistics of no cell.
     pub const EMPTY: Self = Self {
@@ -155,6 +155,9 @@ impl Statistics {
 
     /// Statistics of the cells of both sets, which share no cell.
     ///
+    /// Sums and squared differences are merged as double-doubles, so that regrouping the same sets
+    /// changes what it comes to far below the last digit of an `f64`.
+    ///
     /// Source: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing
     /// sample variances", 1979.
     #[must_use]
@@ -162,12 +165,15 @@ impl Statistics {
         let moments = match (self.moments, other.moments) {
             (Some(a), Some(b)) => {
                 let (n_a, n_b) = (self.valid as f64, other.valid as f64);
-                let delta = b.sum.to_f64() / n_b - a.sum.to_f64() / n_a;
+                let mean = |moments: Moments, count| moments.sum.to_double().over(count);
+                let delta = mean(b, n_b).plus(mean(a, n_a).times(-1.0));
+                let weight = Double::product(n_a, n_b).over(n_a + n_b);
+                let between = delta.by(delta).by(weight);
                 Some(Moments {
                     min: a.min.min(b.min),
                     max: a.max.max(b.max),
                     sum: a.sum.plus(b.sum),
-                    m2: a.m2 + b.m2 + delta * delta * (n_a * n_b / (n_a + n_b)),
+                    m2: a.m2.plus(b.m2).plus(between),
                 })
             }
             (one, other) => one.or(other),
@@ -179,8 +185,47 @@ impl Statistics {
         }
     }
 
+    /// Statistics of all these sets, merged pairwise as a balanced tree: the left half takes the
+    /// largest power of two below their number, as in a Merkle tree.
+    pub fn merge_all(sets: &[Self]) -> Self {
+        match sets {
+            [] => Self::EMPTY,
+            [one] => *one,
+            sets => {
+                let (left, right) = sets.split_at(sets.len().next_power_of_two() / 2);
+                Self::merge_all(left).merge(Self::merge_all(right))
+            }
+        }
+    }
+
+    /// Statistics of so many sets of cells that are all like this one, of one cell.
+    #[must_use]
+    pub fn repeated(self, count: u64) -> Self {
+        let times = count as f64;
+        let moments = self.moments.map(|moments| Moments {
+            sum: match moments.sum {
+                Sum::Int(sum) => Sum::Int(sum.wrapping_mul(i128::from(count))),
+                Sum::Float { hi, .. } => {
+                    let product = hi * times;
+                    let rest = hi.mul_add(times, -product);
+                    Sum::Float {
+                        hi: product,
+                        lo: if product.is_finite() { rest } else { 0.0 },
+                    }
+                }
+            },
+            m2: Double::default(),
+            ..moments
+        });
+        Self {
+            valid: self.valid.saturating_mul(count),
+            missing: self.missing.saturating_mul(count),
+            moments: moments.filter(|_| count > 0),
+        }
+    }
+
     /// The stored form: `valid` and `missing` (u64), kind (0 signed, 1 unsigned, 2 float), `min`
-    /// and `max` (8 bytes each), sum (i128, or `hi` and `lo` as f64), `m2` (f64); little-endian,
+    /// and `max` (8 bytes each), sum (i128, or `hi` and `lo` as f64), `m2` (`hi` and `lo`); little-endian,
     /// all zeros after `missing` where no cell is valid.
     pub fn to_bytes(&self) -> [u8; Self::ENCODED_BYTES] {
         let mut bytes = [0; Self::ENCODED_BYTES];
@@ -199,7 +244,8 @@ impl Statistics {
                     bytes[41..49].copy_from_slice(&lo.to_le_bytes());
                 }
             }
-            bytes[49..57].copy_from_slice(&moments.m2.to_le_bytes());
+            bytes[49..57].copy_from_slice(&moments.m2.hi.to_le_bytes());
+            bytes[57..65].copy_from_slice(&moments.m2.lo.to_le_bytes());
         }
         bytes
     }
@@ -211,7 +257,7 @@ impl Statistics {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let invalid = |reason: &str| Error::invalid("statistics", reason);
         let bytes: &[u8; Self::ENCODED_BYTES] =
-            bytes.try_into().map_err(|_| invalid("not 57 bytes"))?;
+            bytes.try_into().map_err(|_| invalid("not 65 bytes"))?;
         let word = |at: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&bytes[at..at + 8]);
@@ -236,7 +282,10 @@ impl Statistics {
                 min: scalar(17)?,
                 max: scalar(25)?,
                 sum,
-                m2: float(49),
+                m2: Double {
+                    hi: float(49),
+                    lo: float(57),
+                },
             })
         };
         let statistics = Self {
@@ -263,7 +312,7 @@ mod tests {
             min: scalar,
             max: scalar,
             sum: Sum::Int(i128::from(value)),
-            m2: 0.0,
+            m2: Double::default(),
         };
         Statistics {
             valid: 1,
@@ -284,12 +333,12 @@ mod tests {
             prop_assert_eq!(moments.min, Scalar::Int(*values.iter().min().unwrap()));
             prop_assert_eq!(moments.max, Scalar::Int(*values.iter().max().unwrap()));
             prop_assert_eq!(moments.sum, Sum::Int(i128::from(sum)));
-            prop_assert!((moments.m2 - m2).abs() <= 1e-9 * m2.max(1.0));
+            prop_assert!((moments.m2.to_f64() - m2).abs() <= 1e-9 * m2.max(1.0));
             prop_assert_eq!(Statistics::from_bytes(&merged.to_bytes()), Ok(merged));
         }
 
         #[test]
-        fn hostile_bytes_are_refused_or_round_trip(bytes in prop::collection::vec(any::<u8>(), 57)) {
+        fn hostile_bytes_are_refused_or_round_trip(bytes in prop::collection::vec(any::<u8>(), 65)) {
             if let Ok(statistics) = Statistics::from_bytes(&bytes) {
                 prop_assert_eq!(statistics.to_bytes().to_vec(), bytes);
             }
@@ -320,7 +369,7 @@ mod tests {
             Statistics::from_bytes(&statistics.to_bytes()),
             Ok(statistics)
         );
-        assert!(Statistics::from_bytes(&[0; 56]).is_err());
+        assert!(Statistics::from_bytes(&[0; 64]).is_err());
         let mut bytes = Statistics::EMPTY.to_bytes();
         bytes[20] = 1;
         assert!(Statistics::from_bytes(&bytes).is_err());

@@ -3,6 +3,8 @@
 //! Neighbouring axes that are all kept, or all reduced, act as one, so the walk has few and long
 //! runs whatever the shape. Every kept cell meets its elements in C order.
 
+use crate::simd::{self, Kernel};
+
 /// A dense box of decoded elements and its place in the selection.
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'a> {
@@ -23,7 +25,8 @@ pub struct Block<'a> {
 
 /// Takes the elements of a box.
 ///
-/// `ordinal` is the position of the first element in the reduced axes of the box, C order.
+/// `ordinal` is the position of the first element in the reduced axes of the box, C order. Both
+/// functions are `#[inline(always)]`, as parts of a kernel.
 pub(crate) trait Fold<T> {
     /// Takes neighbours that all go into one kept cell; their ordinals ascend by 1.
     fn one(&mut self, cell: usize, ordinal: u64, values: &[T]);
@@ -55,8 +58,17 @@ impl Block<'_> {
             .product()
     }
 
-    /// Gives every element to `fold`. `values` are the elements of the box.
+    /// Gives every element to `fold`, in a kernel. `values` are the elements of the box.
     pub(crate) fn fold<T>(&self, values: &[T], fold: &mut impl Fold<T>) {
+        simd::run(Folding {
+            block: self,
+            values,
+            fold,
+        });
+    }
+
+    #[inline(always)]
+    fn fold_plainly<T>(&self, values: &[T], fold: &mut impl Fold<T>) {
         let mut axes = self.axes();
         let Some(last) = axes.pop() else {
             fold.one(0, 0, values);
@@ -134,6 +146,22 @@ impl Block<'_> {
             stride = stride.saturating_mul(self.selection_shape[axis]);
         }
         position
+    }
+}
+
+/// The walk over a box, as a kernel.
+struct Folding<'a, T, F> {
+    block: &'a Block<'a>,
+    values: &'a [T],
+    fold: &'a mut F,
+}
+
+impl<T, F: Fold<T>> Kernel for Folding<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.block.fold_plainly(self.values, self.fold);
     }
 }
 

@@ -11,7 +11,7 @@ impl Double {
     /// Adds one value.
     ///
     /// Source: Ogita, Rump, Oishi, "Accurate sum and dot product", 2005, algorithm 4.4 (Sum2).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&mut self, value: f64) {
         let (sum, error) = two_sum(self.hi, value);
         self.hi = sum;
@@ -19,7 +19,7 @@ impl Double {
     }
 
     /// Adds another sum.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn merge(&mut self, other: Self) {
         let (sum, error) = two_sum(self.hi, other.hi);
         self.hi = sum;
@@ -61,7 +61,7 @@ impl Double {
 /// `a + b` and its rounding error.
 ///
 /// Source: Knuth, TAOCP vol. 2, §4.2.2, theorem B.
-#[inline]
+#[inline(always)]
 pub(crate) fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     let b_part = sum - a;
@@ -101,11 +101,13 @@ mod tests {
     #[test]
     fn sums_keep_what_f64_loses() {
         let mut sum = Double::default();
-        [1e16, 1.0, 1.0, -1e16]
-            .into_iter()
-            .for_each(|value| sum.add(value));
+        let mut add = |hi| sum.merge(Double { hi, lo: 0.0 });
+        [1e16, 1.0, 1.0, -1e16].into_iter().for_each(&mut add);
         assert_eq!(sum.to_f64(), 2.0);
-        sum.add(f64::INFINITY);
+        sum.merge(Double {
+            hi: f64::INFINITY,
+            lo: 0.0,
+        });
         assert_eq!(sum.to_f64(), f64::INFINITY);
         assert_eq!(sum.normalised().lo, 0.0);
     }

@@ -14,6 +14,8 @@ compile_error!("elements in memory are little-endian, the native order of all su
 pub(crate) trait Element: bytemuck::Pod + PartialOrd {
     /// Whether it is a float.
     const IS_FLOAT: bool;
+    /// Whether [`Element::to_f64`] takes many steps, which vectorise best in a loop of their own.
+    const WIDENS_IN_STEPS: bool = false;
     /// No value is less; −∞ for floats.
     const LOWEST: Self;
     /// No value is greater; ∞ for floats.
@@ -24,6 +26,7 @@ pub(crate) trait Element: bytemuck::Pod + PartialOrd {
     type Wide: Limit;
 
     /// Whether it is NaN or NaT.
+    #[inline(always)]
     fn is_missing(self) -> bool {
         false
     }
@@ -38,11 +41,19 @@ pub(crate) trait Element: bytemuck::Pod + PartialOrd {
     fn to_scalar(self) -> Scalar;
 
     /// The value in the sums of integers; 0 for floats, which are not summed that way.
+    #[inline(always)]
     fn to_i128(self) -> i128 {
         0
     }
 
+    /// The value of an integer of at most 32 bits; of wider ones the lowest 64.
+    #[inline(always)]
+    fn to_i64(self) -> i64 {
+        self.to_i128() as i64
+    }
+
     /// The exact sum of integers; 0 for floats.
+    #[inline(always)]
     fn exact_sum(values: &[Self]) -> i128 {
         values.iter().map(|value| value.to_i128()).sum()
     }
@@ -56,11 +67,15 @@ macro_rules! integers {
             const HIGHEST: Self = Self::MAX;
             const MISSING: Self = 0;
             type Wide = Self;
+            #[inline(always)]
             fn widen(self) -> Self { self }
             #[allow(clippy::cast_lossless, reason = "not lossless for every type of the macro")]
+            #[inline(always)]
             fn to_f64(self) -> f64 { self as f64 }
             fn to_scalar(self) -> Scalar { Scalar::$scalar(<$wide>::from(self)) }
+            #[inline(always)]
             fn to_i128(self) -> i128 { i128::from(self) }
+            #[inline(always)]
             fn exact_sum(values: &[Self]) -> i128 {
                 // 2^30 values of at most 32 bits fit 64 bits; wider ones are summed in 128.
                 let part = |values: &[Self]| -> $accumulator {
@@ -78,22 +93,49 @@ integers!(
 );
 
 macro_rules! floats {
-    ($($t:ty),*) => {$(
+    ($($t:ty: $to_f64:expr, $in_steps:expr);*) => {$(
         impl Element for $t {
             const IS_FLOAT: bool = true;
+            const WIDENS_IN_STEPS: bool = $in_steps;
             const LOWEST: Self = Self::NEG_INFINITY;
             const HIGHEST: Self = Self::INFINITY;
             const MISSING: Self = Self::NAN;
             type Wide = f64;
+            #[inline(always)]
             fn is_missing(self) -> bool { self.is_nan() }
-            fn widen(self) -> f64 { f64::from(self) }
-            fn to_f64(self) -> f64 { f64::from(self) }
-            fn to_scalar(self) -> Scalar { Scalar::Float(f64::from(self)) }
+            #[inline(always)]
+            fn widen(self) -> f64 { $to_f64(self) }
+            #[inline(always)]
+            fn to_f64(self) -> f64 { $to_f64(self) }
+            fn to_scalar(self) -> Scalar { Scalar::Float($to_f64(self)) }
         }
     )*};
 }
 
-floats!(f16, bf16, f32, f64);
+floats!(
+    f16: f16_to_f64, true; bf16: bf16_to_f64, false; f32: f64::from, false; f64: f64::from, false
+);
+
+/// The same value. Unlike the conversion of the `half` crate it has no branches, so that loops
+/// over it become vector instructions.
+#[inline(always)]
+fn f16_to_f64(value: f16) -> f64 {
+    const EXPONENT: u32 = 0x7c00;
+    let bits = u32::from(value.to_bits());
+    let magnitude = bits & 0x7fff;
+    // Of the exponents 2^-24 … 2^15 to those of f32; exact, also for subnormals.
+    let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((127 + 112) << 23);
+    let special = f32::from_bits((magnitude << 13) | 0x7f80_0000);
+    let is_special = magnitude & EXPONENT == EXPONENT;
+    let absolute = if is_special { special } else { scaled };
+    f64::from(f32::from_bits(absolute.to_bits() | (bits & 0x8000) << 16))
+}
+
+/// The same value, without branches.
+#[inline(always)]
+fn bf16_to_f64(value: bf16) -> f64 {
+    f64::from(f32::from_bits(u32::from(value.to_bits()) << 16))
+}
 
 /// A datetime or duration, whose missing value is NaT.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, bytemuck::Pod, bytemuck::Zeroable)]
@@ -106,18 +148,22 @@ impl Element for Time {
     const HIGHEST: Self = Self(i64::MAX);
     const MISSING: Self = Self(i64::MIN);
     type Wide = i64;
+    #[inline(always)]
     fn is_missing(self) -> bool {
         self == Self::MISSING
     }
+    #[inline(always)]
     fn widen(self) -> i64 {
         self.0
     }
+    #[inline(always)]
     fn to_f64(self) -> f64 {
         self.0 as f64
     }
     fn to_scalar(self) -> Scalar {
         Scalar::Int(self.0)
     }
+    #[inline(always)]
     fn to_i128(self) -> i128 {
         i128::from(self.0)
     }
@@ -163,3 +209,18 @@ macro_rules! with_real {
     }};
 }
 pub(crate) use with_real;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_the_same_as_f64() {
+        for bits in 0..=u16::MAX {
+            let (half, brain) = (f16::from_bits(bits), bf16::from_bits(bits));
+            let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            assert!(same(Element::to_f64(half), f64::from(half)), "{bits:#x}");
+            assert!(same(Element::to_f64(brain), f64::from(brain)), "{bits:#x}");
+        }
+    }
+}

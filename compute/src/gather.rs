@@ -54,6 +54,14 @@ impl AxisPart {
         Self { source, target }
     }
 
+    /// A run of positions inside the chunk, which is all there is of the result.
+    pub fn span(source: std::ops::Range<u64>) -> Self {
+        Self {
+            target: (0..source.end.saturating_sub(source.start)).collect(),
+            source: source.collect(),
+        }
+    }
+
     /// Number of selected positions.
     pub fn len(&self) -> usize {
         self.source.len()

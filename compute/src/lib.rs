@@ -5,28 +5,43 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`cf`] | missing and packed values, as CF attributes describe them |
+//! | [`cf`] | missing and packed values and times, as CF attributes describe them |
+//! | [`labels`] | selection and groups by the values of a coordinate |
 //! | [`gather`] | copies of selected cells |
 //! | `reduction` | what to reduce to, and the type of the answer |
 //! | `block`, `accumulators` | the walk over one box of elements, and what it adds up |
+//! | [`order`] | medians and quantiles |
+//! | [`histogram`], [`weighted`] | what their names say |
+//! | [`predicate`], `condition` | comparisons, and masks of cells that do not satisfy them |
 //! | `partial`, `combiner` | what is known of some boxes, and the one order of merging |
+//! | [`simd`] | one kernel, compiled for several vector units |
 //! | `statistics` | what is kept beside the manifest |
 
 mod accumulators;
 mod block;
 pub mod cf;
 mod combiner;
+mod condition;
 mod double;
 mod element;
 mod error;
 pub mod gather;
+pub mod histogram;
+pub mod labels;
+mod numbers;
+pub mod order;
 mod partial;
+pub mod predicate;
 mod reduction;
+pub mod simd;
 mod statistics;
+pub mod weighted;
 
 pub use block::Block;
-pub use combiner::Combiner;
+pub use combiner::{Combiner, Merge};
+pub use condition::Condition;
 pub use error::Error;
+pub use numbers::numbers;
 pub use partial::Partial;
 pub use reduction::{Reducer, Reduction};
-pub use statistics::statistics;
+pub use statistics::{Summary, reduce_statistics, statistics};

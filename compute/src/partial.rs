@@ -260,7 +260,9 @@ fn real<T: Element>(reduction: Reduction, block: &Block<'_>, values: &[T]) -> Ce
         Reducer::Any => Cells::Truths(folded(Truths::new(kept, false), block, values)),
         Reducer::All => Cells::Truths(folded(Truths::new(kept, true), block, values)),
         Reducer::Sum | Reducer::Mean if is_exact => {
-            Cells::IntegerSums(folded(IntegerSums::new(kept), block, values))
+            let mut cells = IntegerSums::new(kept);
+            cells.fold(block, values);
+            Cells::IntegerSums(cells)
         }
         Reducer::Sum | Reducer::Mean => Cells::Sums(folded(Sums::new(kept, skip), block, values)),
         Reducer::Prod if is_exact && !reduction.as_float64 => {
@@ -321,7 +323,7 @@ fn folded<T, F: Fold<T>>(mut cells: F, block: &Block<'_>, values: &[T]) -> F {
 }
 
 /// Numbers as elements of a float type, or as the parts of a complex one.
-fn encode(data_type: &DataType, numbers: impl Iterator<Item = f64>) -> Vec<u8> {
+pub(crate) fn encode(data_type: &DataType, numbers: impl Iterator<Item = f64>) -> Vec<u8> {
     match data_type {
         DataType::Float16 => numbers
             .flat_map(|n| f16::from_f64(n).to_le_bytes())

@@ -144,7 +144,7 @@ impl Reduction {
     }
 
     /// Whether it answers where, not what.
-    pub(crate) fn is_position(&self) -> bool {
+    pub fn is_position(&self) -> bool {
         matches!(self.reducer, Reducer::ArgMin | Reducer::ArgMax)
     }
 
@@ -153,12 +153,18 @@ impl Reduction {
         matches!(self.reducer, Reducer::Count | Reducer::Any | Reducer::All) || self.is_position()
     }
 
-    /// Whether missing values of `data_type` are left out; never for types that have none.
+    /// Whether missing values of `data_type` are left out.
     pub(crate) fn skips(&self, data_type: &DataType) -> bool {
-        let has_nan = data_type.is_float() || data_type.is_complex();
-        let can_miss = has_nan || is_time(data_type);
-        can_miss && self.skip_missing.unwrap_or(has_nan)
+        skips(data_type, self.skip_missing)
     }
+}
+
+/// Whether missing values of `data_type` are left out, by default where there is NaN; never of
+/// types that have none.
+pub(crate) fn skips(data_type: &DataType, skip_missing: Option<bool>) -> bool {
+    let has_nan = data_type.is_float() || data_type.is_complex();
+    let can_miss = has_nan || is_time(data_type);
+    can_miss && skip_missing.unwrap_or(has_nan)
 }
 
 fn is_time(data_type: &DataType) -> bool {

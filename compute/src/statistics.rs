@@ -1,18 +1,25 @@
 //! Statistics of stored values, as they are kept beside the manifest.
 
-use array::{DataType, Moments, Statistics, Sum};
+use array::{DataType, Moments, Scalar, Statistics, Sum};
+use serde_json::{Map, Value};
 
-use crate::cf::{Mask, Missing};
+use crate::accumulators::{LANES, add_to, quotient};
+use crate::cf::number::{is_real, is_time};
+use crate::cf::{CfDecoder, Decode, Mask, Missing};
 use crate::double::Double;
 use crate::element::{Element, elements, with_real};
+use crate::partial::encode;
+use crate::simd::vectorised;
+use crate::{Error, Reducer, Reduction};
 
 /// Values looked at together: they stay in the first-level cache from one pass to the next.
 const PART: usize = 1024;
 
 /// Statistics of elements as stored, neither scaled nor offset; `None` if the type has none.
 ///
-/// The values must be those of the cells inside the array, in C order: sums of floats depend on
-/// the order in their last bits.
+/// The values must be those of the cells of one inner chunk that are inside the array, in C order:
+/// sums of floats depend on the order in their last bits. Value n goes into lane n mod 8, and the
+/// lanes are added in turn.
 pub fn statistics(data_type: &DataType, bytes: &[u8], missing: &Missing) -> Option<Statistics> {
     with_real!(
         data_type,
@@ -21,40 +28,243 @@ pub fn statistics(data_type: &DataType, bytes: &[u8], missing: &Missing) -> Opti
     )
 }
 
-fn of<T: Element>(values: &[T], mask: &Mask<T>) -> Statistics {
-    let mut tally = Tally::<T>::new();
-    for_each_part(values, mask, |part, valid| tally.take(part, valid));
-    let mut result = Statistics {
-        valid: tally.valid,
-        missing: values.len() as u64 - tally.valid,
-        moments: None,
+/// What a reduction of all cells of an array of `data_type` with these CF attributes comes to, given
+/// their statistics as stored: the type of the answer, and one element of it. Missing values are
+/// left out, packed ones unpacked, as where the values themselves are reduced.
+///
+/// # Errors
+/// [`Error::NotInStatistics`] for reducers that take more, and for sums of packed values, which are
+/// rounded one by one; [`Error::Undefined`] if the reducer has no meaning for the type;
+/// [`Error::Empty`] if there is no value to choose from; [`Error::Attribute`] for attributes that
+/// are not valid.
+pub fn reduce_statistics(
+    statistics: &Statistics,
+    reducer: Reducer,
+    data_type: &DataType,
+    attributes: &Map<String, Value>,
+) -> Result<(DataType, Vec<u8>), Error> {
+    let untold = |reason| Error::NotInStatistics {
+        reducer: reducer.name(),
+        reason,
     };
-    if tally.valid == 0 {
-        return result;
+    let decoder = CfDecoder::new(data_type, attributes, Decode::Cf)?;
+    if decoder.as_ref().is_some_and(CfDecoder::changes_sign) {
+        return Err(untold("_Unsigned reads the values with another sign"));
     }
-    let (sum, total) = tally.sum();
-    let mean = total / tally.valid as f64;
-    let mut m2 = 0.0;
-    for_each_part(values, mask, |part, valid| {
-        for (value, &is_valid) in part.iter().zip(valid) {
-            let difference = value.to_f64() - mean;
-            m2 += if is_valid {
-                difference * difference
-            } else {
-                0.0
-            };
+    if is_time(data_type) && statistics.missing > 0 {
+        return Err(untold("there are times that are not (NaT)"));
+    }
+    if decoder.as_ref().is_some_and(CfDecoder::is_packed)
+        && !matches!(reducer, Reducer::Count | Reducer::Min | Reducer::Max)
+    {
+        return Err(untold(
+            "the values are packed, and unpacked they are rounded",
+        ));
+    }
+    let summary = Summary::new(Reduction::new(reducer), data_type, decoder.as_ref())
+        .ok_or_else(|| untold("it takes more than counts, extremes and sums"))?;
+    let decoded = decoder.as_ref().map_or(data_type, CfDecoder::data_type);
+    let result = Reduction::new(reducer).data_type(decoded)?;
+    Ok((result, summary.finish(statistics)?))
+}
+
+/// A reduction of a set of cells to one value, by their statistics as stored.
+#[derive(Clone, Debug)]
+pub struct Summary<'a> {
+    reduction: Reduction,
+    data_type: &'a DataType,
+    decoder: Option<&'a CfDecoder>,
+}
+
+impl<'a> Summary<'a> {
+    /// The reduction of values of `data_type`, decoded by `decoder` if they are; `None` if their
+    /// statistics do not tell it, or it has no meaning for the type.
+    ///
+    /// Sums and means of packed values are unpacked as a whole: they differ from sums of values
+    /// unpacked one by one, each rounded, in their last digits.
+    pub fn new(
+        reduction: Reduction,
+        data_type: &'a DataType,
+        decoder: Option<&'a CfDecoder>,
+    ) -> Option<Self> {
+        let decoded = decoder.map_or(data_type, CfDecoder::data_type);
+        let has_statistics = is_real(data_type) && !is_time(data_type);
+        let is_told = matches!(
+            reduction.reducer,
+            Reducer::Count
+                | Reducer::Min
+                | Reducer::Max
+                | Reducer::Sum
+                | Reducer::Mean
+                | Reducer::Var
+                | Reducer::Std
+        );
+        let changes_sign = decoder.is_some_and(CfDecoder::changes_sign);
+        let is_finite = decoder.is_none_or(|decoder| {
+            let (scale, offset) = decoder.packing();
+            scale.is_finite() && offset.is_finite()
+        });
+        let is_defined = reduction.data_type(decoded).is_ok();
+        let answers = has_statistics && is_told && !changes_sign && is_finite && is_defined;
+        answers.then_some(Self {
+            reduction,
+            data_type,
+            decoder,
+        })
+    }
+
+    /// The answer: one element of [`Reduction::data_type`].
+    ///
+    /// # Errors
+    /// [`Error::Empty`] for the extreme of no value, where the type has no NaN.
+    pub fn finish(&self, statistics: &Statistics) -> Result<Vec<u8>, Error> {
+        let reduction = &self.reduction;
+        let decoded = self.decoder.map_or(self.data_type, CfDecoder::data_type);
+        let result = reduction.data_type(decoded)?;
+        let number = |number: f64| encode(&result, [number].into_iter());
+        let skips = reduction.skips(decoded);
+        let count = statistics.valid;
+        let is_count = reduction.reducer == Reducer::Count;
+        let has_nan = !skips && statistics.missing > 0 && decoded.is_float();
+        if has_nan && !is_count {
+            return Ok(number(f64::NAN));
         }
-    });
-    result.moments = Some(Moments {
-        min: tally.least.to_scalar(),
-        max: tally.greatest.to_scalar(),
-        sum,
-        m2,
-    });
-    result
+        let Some(moments) = statistics.moments else {
+            return match reduction.reducer {
+                Reducer::Count => Ok(0u64.to_le_bytes().to_vec()),
+                Reducer::Sum if skips && reduction.min_count > 0 => Ok(number(f64::NAN)),
+                Reducer::Sum => Ok(vec![0; result.size_bytes().unwrap_or(8)]),
+                _ if result.is_float() => Ok(number(f64::NAN)),
+                _ => Err(Error::Empty {
+                    reducer: reduction.reducer.name(),
+                    reason: "all values are missing",
+                }),
+            };
+        };
+        let (scale, offset) = self.decoder.map_or((1.0, 0.0), CfDecoder::packing);
+        Ok(match reduction.reducer {
+            Reducer::Min | Reducer::Max => {
+                let falls = self.decoder.is_some_and(CfDecoder::falls);
+                let least = (reduction.reducer == Reducer::Min) != falls;
+                let stored = if least { moments.min } else { moments.max };
+                let stored = bytes_of(self.data_type, stored);
+                let value = self.decoder.map_or(stored.clone(), |d| d.decode(&stored));
+                if result == *decoded {
+                    value
+                } else {
+                    // `dtype=float64` of another type.
+                    as_float64(decoded, &value)
+                }
+            }
+            Reducer::Sum if skips && count < reduction.min_count => number(f64::NAN),
+            Reducer::Sum => match moments.sum {
+                // Modulo 2^64, as NumPy.
+                Sum::Int(sum) if is_integer(&result) => (sum as u64).to_le_bytes().to_vec(),
+                sum => {
+                    let offsets = array::Double::product(offset, count as f64);
+                    number(sum.to_double().times(scale).plus(offsets).to_f64())
+                }
+            },
+            Reducer::Mean if (scale, offset) == (1.0, 0.0) => number(mean(moments.sum, count)),
+            Reducer::Mean => {
+                let mean = moments.sum.to_double().over(count as f64);
+                number(mean.times(scale).plus(offset.into()).to_f64())
+            }
+            Reducer::Var | Reducer::Std => {
+                let freedom = count as f64 - f64::from(reduction.ddof);
+                let squares = moments.m2.to_f64() * (scale * scale);
+                let variance = if skips && freedom <= 0.0 {
+                    f64::NAN
+                } else {
+                    squares / freedom.max(0.0)
+                };
+                let is_std = reduction.reducer == Reducer::Std;
+                number(if is_std { variance.sqrt() } else { variance })
+            }
+            _ => count.to_le_bytes().to_vec(),
+        })
+    }
+}
+
+/// The mean of `count` values; that of integers has an error below one unit in the last place.
+fn mean(sum: Sum, count: u64) -> f64 {
+    match sum {
+        Sum::Int(sum) => quotient(sum, count),
+        sum => sum.to_f64() / count as f64,
+    }
+}
+
+fn is_integer(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int64 | DataType::UInt64)
+}
+
+/// One element as `float64`.
+fn as_float64(data_type: &DataType, bytes: &[u8]) -> Vec<u8> {
+    with_real!(
+        data_type,
+        T => elements::<T>(bytes).iter().flat_map(|value| value.to_f64().to_le_bytes()).collect(),
+        else bytes.to_vec()
+    )
+}
+
+/// The stored bytes of a value of `data_type`.
+fn bytes_of(data_type: &DataType, value: Scalar) -> Vec<u8> {
+    let size = data_type.size_bytes().unwrap_or(8);
+    match value {
+        Scalar::Int(value) => value.to_le_bytes()[..size.min(8)].to_vec(),
+        Scalar::UInt(value) => value.to_le_bytes()[..size.min(8)].to_vec(),
+        Scalar::Float(value) => encode(data_type, [value].into_iter()),
+    }
+}
+
+vectorised! {
+    /// The statistics of some values.
+    fn of<'a; T: Element>(values: &'a [T], mask: &'a Mask<T>) -> Statistics {
+        let mut tally = Tally::<T>::new();
+        for_each_part(values, mask, |part, valid| tally.take(part, valid));
+        let mut result = Statistics {
+            valid: tally.valid,
+            missing: values.len() as u64 - tally.valid,
+            moments: None,
+        };
+        if tally.valid == 0 {
+            return result;
+        }
+        let sum = tally.sum();
+        let mean = sum.to_f64() / tally.valid as f64;
+        let mut squares = [0.0; LANES];
+        for_each_part(values, mask, |part, valid| {
+            lanes(part, valid, |lane, value, is_valid| {
+                let difference = value.to_f64() - mean;
+                squares[lane] += if is_valid {
+                    difference * difference
+                } else {
+                    0.0
+                };
+            });
+        });
+        result.moments = Some(Moments {
+            min: tally
+                .least
+                .into_iter()
+                .reduce(lesser)
+                .unwrap_or(T::HIGHEST)
+                .to_scalar(),
+            max: tally
+                .greatest
+                .into_iter()
+                .reduce(greater)
+                .unwrap_or(T::LOWEST)
+                .to_scalar(),
+            sum,
+            m2: squares.iter().sum::<f64>().into(),
+        });
+        result
+    }
 }
 
 /// Gives `visit` all values in order, a part at a time, each with whether it is valid.
+#[inline(always)]
 fn for_each_part<T: Element>(values: &[T], mask: &Mask<T>, mut visit: impl FnMut(&[T], &[bool])) {
     let mut valid = [false; PART];
     for part in values.chunks(PART) {
@@ -64,35 +274,64 @@ fn for_each_part<T: Element>(values: &[T], mask: &Mask<T>, mut visit: impl FnMut
     }
 }
 
-/// Count, sum and extremes of valid values.
+/// Gives `visit` each value with the lane it goes into: those of a part in turn.
+#[inline(always)]
+fn lanes<T: Copy>(values: &[T], valid: &[bool], mut visit: impl FnMut(usize, T, bool)) {
+    let (groups, rest) = values.as_chunks::<LANES>();
+    let (valid_groups, valid_rest) = valid.as_chunks::<LANES>();
+    for (group, valid) in groups.iter().zip(valid_groups) {
+        for lane in 0..LANES {
+            visit(lane, group[lane], valid[lane]);
+        }
+    }
+    for (lane, (&value, &is_valid)) in rest.iter().zip(valid_rest).enumerate() {
+        visit(lane, value, is_valid);
+    }
+}
+
+#[inline(always)]
+fn lesser<T: PartialOrd>(least: T, value: T) -> T {
+    if value < least { value } else { least }
+}
+
+#[inline(always)]
+fn greater<T: PartialOrd>(greatest: T, value: T) -> T {
+    if value > greatest { value } else { greatest }
+}
+
+/// Count, sums and extremes of valid values, in lanes.
 struct Tally<T> {
     valid: u64,
-    least: T,
-    greatest: T,
+    least: [T; LANES],
+    greatest: [T; LANES],
     integer_sum: i128,
-    float_sum: Double,
+    high: [f64; LANES],
+    low: [f64; LANES],
 }
 
 impl<T: Element> Tally<T> {
     fn new() -> Self {
         Self {
             valid: 0,
-            least: T::HIGHEST,
-            greatest: T::LOWEST,
+            least: [T::HIGHEST; LANES],
+            greatest: [T::LOWEST; LANES],
             integer_sum: 0,
-            float_sum: Double::default(),
+            high: [0.0; LANES],
+            low: [0.0; LANES],
         }
     }
 
+    #[inline(always)]
     fn take(&mut self, values: &[T], valid: &[bool]) {
         let count: u64 = valid.iter().map(|&is_valid| u64::from(is_valid)).sum();
         self.valid += count;
         if T::IS_FLOAT {
-            let mut sum = self.float_sum;
-            for (value, &is_valid) in values.iter().zip(valid) {
-                sum.add(if is_valid { value.to_f64() } else { 0.0 });
-            }
-            self.float_sum = sum;
+            let (mut high, mut low) = (self.high, self.low);
+            lanes(values, valid, |lane, value, is_valid| {
+                let value = if is_valid { value.to_f64() } else { 0.0 };
+                add_to(&mut high[lane], &mut low[lane], value);
+            });
+            (self.high, self.low) = (high, low);
         } else if count == values.len() as u64 {
             self.integer_sum += T::exact_sum(values);
         } else {
@@ -100,39 +339,39 @@ impl<T: Element> Tally<T> {
             self.integer_sum += valid.map(|(value, _)| value.to_i128()).sum::<i128>();
         }
         let (mut least, mut greatest) = (self.least, self.greatest);
-        for (&value, &is_valid) in values.iter().zip(valid) {
-            let candidate = if is_valid { value } else { least };
-            least = if candidate < least { candidate } else { least };
-            let candidate = if is_valid { value } else { greatest };
-            greatest = if candidate > greatest {
-                candidate
+        lanes(values, valid, |lane, value, is_valid| {
+            let (low, high) = if is_valid {
+                (value, value)
             } else {
-                greatest
+                (T::HIGHEST, T::LOWEST)
             };
-        }
+            least[lane] = lesser(least[lane], low);
+            greatest[lane] = greater(greatest[lane], high);
+        });
         (self.least, self.greatest) = (least, greatest);
     }
 
-    /// The sum, and the same rounded.
-    fn sum(&self) -> (Sum, f64) {
+    fn sum(&self) -> Sum {
         if !T::IS_FLOAT {
-            return (Sum::Int(self.integer_sum), self.integer_sum as f64);
+            return Sum::Int(self.integer_sum);
         }
-        let sum = self.float_sum.normalised();
-        let (hi, lo) = (sum.hi, sum.lo);
-        (Sum::Float { hi, lo }, sum.to_f64())
+        let mut total = Double::default();
+        for (&hi, &lo) in self.high.iter().zip(&self.low) {
+            total.merge(Double { hi, lo });
+        }
+        let Double { hi, lo } = total.normalised();
+        Sum::Float { hi, lo }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use array::Scalar;
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
 
-    fn missing(data_type: &DataType, attributes: &serde_json::Value) -> Missing {
+    fn missing(data_type: &DataType, attributes: &Value) -> Missing {
         Missing::from_attributes(data_type, attributes.as_object().unwrap()).unwrap()
     }
 
@@ -158,7 +397,7 @@ mod tests {
             prop_assert_eq!(moments.min, Scalar::Int(*valid.iter().min().unwrap()));
             prop_assert_eq!(moments.max, Scalar::Int(*valid.iter().max().unwrap()));
             prop_assert_eq!(moments.sum, Sum::Int(i128::from(sum)));
-            prop_assert_eq!(moments.m2.to_bits(), m2.to_bits());
+            prop_assert!((moments.m2.to_f64() - m2).abs() <= 1e-12 * m2);
         }
     }
 
@@ -191,5 +430,72 @@ mod tests {
         }
         let none = statistics(&DataType::Bool, &[], &Missing::default());
         assert_eq!(none, Some(Statistics::EMPTY));
+    }
+
+    /// What reducing all cells comes to, from their statistics.
+    fn from_statistics(
+        data_type: &DataType,
+        values: &[u8],
+        attributes: &Value,
+        reducer: Reducer,
+    ) -> Result<(DataType, Vec<u8>), Error> {
+        let missing = missing(data_type, attributes);
+        let statistics = statistics(data_type, values, &missing).unwrap();
+        let attributes = attributes.as_object().unwrap();
+        reduce_statistics(&statistics, reducer, data_type, attributes)
+    }
+
+    #[test]
+    fn statistics_answer_as_the_values_do() {
+        let shorts: Vec<u8> = [3i16, -7, 99, 5]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        let packed = json!({ "scale_factor": -0.5, "add_offset": 10.0, "_FillValue": 99 });
+        let of = |reducer| from_statistics(&DataType::Int16, &shorts, &packed, reducer);
+        // Larger stored values stand for smaller ones.
+        assert_eq!(
+            of(Reducer::Max),
+            Ok((DataType::Float64, 13.5f64.to_le_bytes().to_vec()))
+        );
+        assert_eq!(
+            of(Reducer::Min),
+            Ok((DataType::Float64, 7.5f64.to_le_bytes().to_vec()))
+        );
+        assert_eq!(
+            of(Reducer::Count),
+            Ok((DataType::Int64, 3i64.to_le_bytes().to_vec()))
+        );
+        for reducer in [Reducer::Sum, Reducer::Mean, Reducer::Var, Reducer::Std] {
+            assert!(matches!(of(reducer), Err(Error::NotInStatistics { .. })));
+        }
+        let plain = json!({});
+        let of = |reducer| from_statistics(&DataType::Int16, &shorts, &plain, reducer);
+        assert_eq!(
+            of(Reducer::Sum),
+            Ok((DataType::Int64, 100i64.to_le_bytes().to_vec()))
+        );
+        assert_eq!(
+            of(Reducer::Mean),
+            Ok((DataType::Float64, 25f64.to_le_bytes().to_vec()))
+        );
+        assert!(of(Reducer::Any).is_err());
+    }
+
+    #[test]
+    fn statistics_of_values_read_with_another_sign_answer_nothing() {
+        let unsigned = json!({ "_Unsigned": "true", "_FillValue": 255 });
+        for reducer in Reducer::ALL {
+            let answer = from_statistics(&DataType::Int8, &[255, 1, 2], &unsigned, reducer);
+            assert!(answer.is_err(), "{reducer:?}");
+        }
+        let times: Vec<u8> = [i64::MIN, 1, 3]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect();
+        let time = json!({ "name": "numpy.datetime64", "configuration": { "unit": "s", "scale_factor": 1 } });
+        let time = DataType::parse(&time).unwrap();
+        let answer = from_statistics(&time, &times, &json!({}), Reducer::Max);
+        assert!(matches!(answer, Err(Error::NotInStatistics { .. })));
     }
 }

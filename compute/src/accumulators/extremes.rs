@@ -88,22 +88,23 @@ impl Extremes {
         let (cells, positions) = self.values_mut::<T>();
         let candidates = later.values::<T>();
         let (Some(positions), Some(later_positions)) = (positions, &later.positions) else {
-            for (cell, &candidate) in cells.iter_mut().zip(candidates) {
+            for (nth, &candidate) in candidates.iter().enumerate() {
+                let cell = &mut cells[nth];
                 if beats::<T, LEAST, SKIP>(candidate, *cell) {
                     *cell = candidate;
                 }
             }
             return;
         };
-        let current = cells.iter_mut().zip(positions);
         let candidates = candidates.iter().zip(later_positions);
-        for ((cell, position), (&candidate, &at)) in current.zip(candidates) {
+        for (nth, (&candidate, &found)) in candidates.enumerate() {
+            let (cell, position) = (&mut cells[nth], &mut positions[nth]);
             // The chunks of a selection that lists positions come in another order than those, so
             // of equal values the later partial may hold the first.
             let is_first = beats::<T, LEAST, SKIP>(candidate, *cell)
-                || (!beats::<T, LEAST, SKIP>(*cell, candidate) && at < *position);
-            if at != NOWHERE && (*position == NOWHERE || is_first) {
-                (*cell, *position) = (candidate, at);
+                || (!beats::<T, LEAST, SKIP>(*cell, candidate) && found < *position);
+            if found != NOWHERE && (*position == NOWHERE || is_first) {
+                (*cell, *position) = (candidate, found);
             }
         }
     }
@@ -126,7 +127,7 @@ impl Extremes {
 }
 
 /// Whether `candidate` replaces `current`, which came first.
-#[inline]
+#[inline(always)]
 fn beats<T: Element, const LEAST: bool, const SKIP: bool>(candidate: T, current: T) -> bool {
     let ahead = if LEAST {
         candidate < current
@@ -141,6 +142,7 @@ fn beats<T: Element, const LEAST: bool, const SKIP: bool>(candidate: T, current:
 }
 
 /// The extreme of `values` and `start`.
+#[inline(always)]
 fn extreme<T: Element, const LEAST: bool, const SKIP: bool>(start: T, values: &[T]) -> T {
     const LANES: usize = 16;
     let better = |best: T, value: T| {
@@ -174,10 +176,12 @@ struct Values<'a, T, const LEAST: bool, const SKIP: bool> {
 }
 
 impl<T: Element, const LEAST: bool, const SKIP: bool> Fold<T> for Values<'_, T, LEAST, SKIP> {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
         self.cells[cell] = extreme::<T, LEAST, SKIP>(self.cells[cell], values);
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[T]) {
         for (cell, &value) in self.cells[first_cell..].iter_mut().zip(values) {
             *cell = if beats::<T, LEAST, SKIP>(value, *cell) {
@@ -196,6 +200,7 @@ struct Found<'a, T, const LEAST: bool, const SKIP: bool> {
 }
 
 impl<T: Element, const LEAST: bool, const SKIP: bool> Fold<T> for Found<'_, T, LEAST, SKIP> {
+    #[inline(always)]
     fn one(&mut self, cell: usize, ordinal: u64, values: &[T]) {
         let Some(first) = values
             .iter()
@@ -213,6 +218,7 @@ impl<T: Element, const LEAST: bool, const SKIP: bool> Fold<T> for Found<'_, T, L
         }
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, ordinal: u64, values: &[T]) {
         let cells = self.cells[first_cell..].iter_mut();
         let cells = cells.zip(&mut self.positions[first_cell..]);

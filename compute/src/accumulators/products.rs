@@ -30,6 +30,7 @@ impl Products {
         self.cells.iter().copied()
     }
 
+    #[inline(always)]
     fn push<T: Element>(&mut self, cell: usize, value: T) {
         if !(self.skip && value.is_missing()) {
             let (count, product) = &mut self.cells[cell];
@@ -40,10 +41,12 @@ impl Products {
 }
 
 impl<T: Element> Fold<T> for Products {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
         values.iter().for_each(|&value| self.push(cell, value));
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[T]) {
         for (nth, &value) in values.iter().enumerate() {
             self.push(first_cell + nth, value);
@@ -70,6 +73,7 @@ impl IntegerProducts {
 }
 
 impl<T: Element> Fold<T> for IntegerProducts {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
         let product = &mut self.0[cell];
         for value in values {
@@ -77,6 +81,7 @@ impl<T: Element> Fold<T> for IntegerProducts {
         }
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[T]) {
         for (product, value) in self.0[first_cell..].iter_mut().zip(values) {
             *product = product.wrapping_mul(value.to_i128() as u64);
@@ -109,6 +114,7 @@ impl ComplexProducts {
         self.cells.iter().copied()
     }
 
+    #[inline(always)]
     fn push<T: Element>(&mut self, cell: usize, [re, im]: [T; 2]) {
         if !(self.skip && (re.is_missing() || im.is_missing())) {
             take(&mut self.cells[cell], (1, [re.to_f64(), im.to_f64()]));
@@ -117,10 +123,12 @@ impl ComplexProducts {
 }
 
 impl<T: Element> Fold<[T; 2]> for ComplexProducts {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[[T; 2]]) {
         values.iter().for_each(|&value| self.push(cell, value));
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[[T; 2]]) {
         for (nth, &value) in values.iter().enumerate() {
             self.push(first_cell + nth, value);
@@ -130,6 +138,7 @@ impl<T: Element> Fold<[T; 2]> for ComplexProducts {
 
 /// Multiplies by another count and product. That of no values is not a factor: infinity times
 /// `1 + 0i` would be NaN.
+#[inline(always)]
 fn take(product: &mut (u64, [f64; 2]), other: (u64, [f64; 2])) {
     let ((n_a, a), (n_b, b)) = (*product, other);
     *product = match (n_a, n_b) {

@@ -1,6 +1,6 @@
 //! Sums of squared differences from the mean, for `std` and `var`.
 
-use super::{LANES, Sums};
+use super::{LANES, Sums, for_each_group};
 use crate::block::{Block, Fold};
 use crate::element::Element;
 
@@ -34,7 +34,8 @@ impl Spreads {
     /// sample variances", 1979. The difference of the means is taken between double-doubles:
     /// between rounded means it would lose what `values` far from 0 have in common.
     pub(crate) fn merge(&mut self, later: &Self) {
-        for (cell, squares) in self.squares.iter_mut().enumerate() {
+        for cell in 0..later.squares.len() {
+            let squares = &mut self.squares[cell];
             let (n_a, n_b) = (self.sums.count(cell) as f64, later.sums.count(cell) as f64);
             *squares += later.squares[cell];
             if n_a > 0.0 && n_b > 0.0 {
@@ -78,22 +79,20 @@ struct Differences {
 }
 
 impl<T: Element> Fold<T> for Differences {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
         let mean = self.means[cell];
         let square = |value: T| square(value, mean, self.skip);
         let mut lanes = [0.0; LANES];
-        let (groups, rest) = values.as_chunks::<LANES>();
-        for group in groups {
+        for_each_group(values, square, |squares| {
             for lane in 0..LANES {
-                lanes[lane] += square(group[lane]);
+                lanes[lane] += squares[lane];
             }
-        }
-        for (lane, &value) in rest.iter().enumerate() {
-            lanes[lane] += square(value);
-        }
-        self.squares[cell] += lanes.iter().sum::<f64>();
+        });
+        self.squares[cell] += together(&lanes);
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[T]) {
         let cells = first_cell..first_cell + values.len();
         let spreads = self.squares[cells.clone()]
@@ -105,7 +104,13 @@ impl<T: Element> Fold<T> for Differences {
     }
 }
 
-#[inline]
+/// The sum of all lanes, in their order. A call, for the reason `Sums` has one.
+#[inline(never)]
+fn together(lanes: &[f64; LANES]) -> f64 {
+    lanes.iter().sum()
+}
+
+#[inline(always)]
 fn square<T: Element>(value: T, mean: f64, skip: bool) -> f64 {
     let difference = value.to_f64() - mean;
     if skip && value.is_missing() {

@@ -1,7 +1,7 @@
 //! Sums: exact for integers, double-double for floats.
 
-use super::{LANES, each};
-use crate::block::Fold;
+use super::{LANES, each, for_each_group};
+use crate::block::{Block, Fold};
 use crate::double::{Double, two_sum};
 use crate::element::Element;
 
@@ -26,7 +26,7 @@ impl Sums {
 
     pub(crate) fn merge(&mut self, later: &Self) {
         each(&mut self.counts, &later.counts, |a, b| *a += b);
-        for cell in 0..self.high.len() {
+        for cell in 0..later.high.len() {
             self.add(cell, later.get(cell));
         }
     }
@@ -41,6 +41,7 @@ impl Sums {
         self.counts[cell]
     }
 
+    #[inline(always)]
     pub(super) fn get(&self, cell: usize) -> Double {
         Double {
             hi: self.high[cell],
@@ -48,6 +49,7 @@ impl Sums {
         }
     }
 
+    #[inline(always)]
     fn add(&mut self, cell: usize, sum: Double) {
         let mut total = self.get(cell);
         total.merge(sum);
@@ -56,6 +58,7 @@ impl Sums {
 }
 
 impl<T: Element> Fold<T> for Sums {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
         let (count, sum) = if self.skip {
             sum_run::<T, true>(values)
@@ -66,6 +69,7 @@ impl<T: Element> Fold<T> for Sums {
         self.add(cell, sum);
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[T]) {
         let cells = first_cell..first_cell + values.len();
         let sums = self.high[cells.clone()]
@@ -87,14 +91,15 @@ impl<T: Element> Fold<T> for Sums {
     }
 }
 
-#[inline]
-fn add_to(high: &mut f64, low: &mut f64, value: f64) {
+#[inline(always)]
+pub(crate) fn add_to(high: &mut f64, low: &mut f64, value: f64) {
     let (sum, error) = two_sum(*high, value);
     *high = sum;
     *low += error;
 }
 
 /// Count and sum of the values, without the missing ones if `SKIP`.
+#[inline(always)]
 fn sum_run<T: Element, const SKIP: bool>(values: &[T]) -> (u64, Double) {
     let (mut high, mut low) = ([0.0; LANES], [0.0; LANES]);
     let number = |value: T| {
@@ -104,19 +109,18 @@ fn sum_run<T: Element, const SKIP: bool>(values: &[T]) -> (u64, Double) {
             value.to_f64()
         }
     };
-    let (groups, rest) = values.as_chunks::<LANES>();
-    for group in groups {
+    // Step by step over all lanes: each step becomes a vector instruction.
+    // 0.0 changes no sum: none is −0.0.
+    for_each_group(values, number, |values| {
+        let sums: [f64; LANES] = std::array::from_fn(|lane| high[lane] + values[lane]);
+        let parts: [f64; LANES] = std::array::from_fn(|lane| sums[lane] - high[lane]);
         for lane in 0..LANES {
-            add_to(&mut high[lane], &mut low[lane], number(group[lane]));
+            let (part, value) = (parts[lane], values[lane]);
+            low[lane] += (high[lane] - (sums[lane] - part)) + (value - part);
         }
-    }
-    for (lane, &value) in rest.iter().enumerate() {
-        add_to(&mut high[lane], &mut low[lane], number(value));
-    }
-    let mut total = Double::default();
-    for (hi, lo) in high.into_iter().zip(low) {
-        total.merge(Double { hi, lo });
-    }
+        high = sums;
+    });
+    let total = together(&high, &low);
     let missing = if SKIP {
         super::tallies::missing(values)
     } else {
@@ -125,24 +129,65 @@ fn sum_run<T: Element, const SKIP: bool>(values: &[T]) -> (u64, Double) {
     (values.len() as u64 - missing, total)
 }
 
-/// Exact sums of integers. Every cell has as many values.
+/// The sum of all lanes, in their order.
+///
+/// A call, so that the lanes are in memory at the end and the compiler keeps all of them in one
+/// register before.
+#[inline(never)]
+fn together(high: &[f64; LANES], low: &[f64; LANES]) -> Double {
+    let mut total = Double::default();
+    for (&hi, &lo) in high.iter().zip(low) {
+        total.merge(Double { hi, lo });
+    }
+    total
+}
+
+/// Exact sums of integers, and how many values went into each.
 #[derive(Clone, Debug)]
 pub(crate) struct IntegerSums {
     sums: Vec<i128>,
-    /// Values in all cells together.
-    values: u64,
+    /// What was added to each cell since, of integers of at most 32 bits.
+    narrow: Vec<i64>,
+    /// Rows that went into `narrow`.
+    rows: u32,
+    counts: Vec<u64>,
 }
+
+/// Rows of integers of 32 bits whose sums fit 64 bits.
+const NARROW_ROWS: u32 = 1 << 30;
 
 impl IntegerSums {
     pub(crate) fn new(kept: usize) -> Self {
         Self {
             sums: vec![0; kept],
-            values: 0,
+            narrow: Vec::new(),
+            rows: 0,
+            counts: vec![0; kept],
         }
     }
 
+    /// Takes the values of a box.
+    pub(crate) fn fold<T: Element>(&mut self, block: &Block<'_>, values: &[T]) {
+        if size_of::<T>() <= 4 {
+            self.narrow = vec![0; self.sums.len()];
+        }
+        block.fold(values, self);
+        // Every cell of a box has as many values.
+        let count = values.len().checked_div(self.sums.len()).unwrap_or(0) as u64;
+        self.counts.iter_mut().for_each(|n| *n += count);
+        self.widen();
+        self.narrow = Vec::new();
+    }
+
+    fn widen(&mut self) {
+        for (sum, narrow) in self.sums.iter_mut().zip(&mut self.narrow) {
+            *sum += i128::from(std::mem::take(narrow));
+        }
+        self.rows = 0;
+    }
+
     pub(crate) fn merge(&mut self, later: &Self) {
-        self.values += later.values;
+        each(&mut self.counts, &later.counts, |a, b| *a += b);
         each(&mut self.sums, &later.sums, |a, b| *a += b);
     }
 
@@ -152,20 +197,31 @@ impl IntegerSums {
 
     /// The means; NaN for no values.
     pub(crate) fn means(&self) -> impl Iterator<Item = f64> + '_ {
-        let count = self.values.checked_div(self.sums.len() as u64).unwrap_or(0);
-        self.sums.iter().map(move |&sum| quotient(sum, count))
+        let cells = self.sums.iter().zip(&self.counts);
+        cells.map(|(&sum, &count)| quotient(sum, count))
     }
 }
 
 impl<T: Element> Fold<T> for IntegerSums {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
-        self.values += values.len() as u64;
         self.sums[cell] += T::exact_sum(values);
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[T]) {
-        self.values += values.len() as u64;
-        let sums = &mut self.sums[first_cell..first_cell + values.len()];
+        let cells = first_cell..first_cell + values.len();
+        if size_of::<T>() <= 4 {
+            for (sum, value) in self.narrow[cells].iter_mut().zip(values) {
+                *sum += value.to_i64();
+            }
+            self.rows += 1;
+            if self.rows == NARROW_ROWS {
+                self.widen();
+            }
+            return;
+        }
+        let sums = &mut self.sums[cells];
         for (sum, value) in sums.iter_mut().zip(values) {
             *sum += value.to_i128();
         }
@@ -173,7 +229,7 @@ impl<T: Element> Fold<T> for IntegerSums {
 }
 
 /// `sum / count` with an error below one unit in the last place; NaN for `count` 0.
-fn quotient(sum: i128, count: u64) -> f64 {
+pub(crate) fn quotient(sum: i128, count: u64) -> f64 {
     const EXACT: u128 = 1 << 53;
     if count == 0 || sum.unsigned_abs() <= EXACT {
         return sum as f64 / count as f64;

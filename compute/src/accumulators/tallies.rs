@@ -5,6 +5,7 @@ use crate::block::Fold;
 use crate::element::Element;
 
 /// How many values are missing.
+#[inline(always)]
 pub(super) fn missing<T: Element>(values: &[T]) -> u64 {
     // Short sums in 32 bits vectorise better than one in 64.
     let count = |part: &[T]| {
@@ -37,10 +38,12 @@ impl Counts {
 }
 
 impl<T: Element> Fold<T> for Counts {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
         self.0[cell] += values.len() as u64 - missing(values);
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[T]) {
         for (count, value) in self.0[first_cell..].iter_mut().zip(values) {
             *count += u64::from(!value.is_missing());
@@ -76,6 +79,7 @@ impl Truths {
 }
 
 impl<T: Element> Fold<T> for Truths {
+    #[inline(always)]
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
         // The value that settles the answer.
         let settling = !self.wants_all;
@@ -84,6 +88,7 @@ impl<T: Element> Fold<T> for Truths {
         }
     }
 
+    #[inline(always)]
     fn each(&mut self, first_cell: usize, _: u64, values: &[T]) {
         for (cell, &value) in self.cells[first_cell..].iter_mut().zip(values) {
             let truth = is_true(value);
@@ -96,7 +101,7 @@ impl<T: Element> Fold<T> for Truths {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn is_true<T: Element>(value: T) -> bool {
     value.to_f64() != 0.0
 }

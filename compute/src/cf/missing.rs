@@ -65,7 +65,7 @@ impl Missing {
     }
 
     /// Whether attributes call any value missing but NaN.
-    pub(super) fn is_any(&self) -> bool {
+    pub fn is_any(&self) -> bool {
         self.is_any
     }
 
@@ -123,6 +123,7 @@ pub(crate) struct Mask<T: Element> {
 
 impl<T: Element> Mask<T> {
     /// Sets each flag to whether the value at its place is there; NaN and NaT are not.
+    #[inline(always)]
     pub(crate) fn flag_valid(&self, values: &[T], flags: &mut [bool]) {
         for (flag, value) in flags.iter_mut().zip(values) {
             *flag = !value.is_missing();

@@ -9,17 +9,23 @@
 //! - An integer `scale_factor` of floats, or of integers with missing values, gives `float64`;
 //!   xarray cuts the former to integers and fails on the latter.
 //! - Missing booleans make `float32`; xarray has objects.
-//! - Times stay numbers: CF `units` are not decoded here.
+//! - Times stay numbers: what their CF `units` mean is in [`time`].
 
+mod calendar;
+mod component;
 mod missing;
 pub(crate) mod number;
+mod stamp;
+pub mod time;
 
 use array::DataType;
 use half::{bf16, f16};
 use serde_json::{Map, Value};
 
+pub(crate) use component::iso_text;
 pub use missing::Missing;
 pub(crate) use missing::{Limit, Mask};
+pub(crate) use stamp::{Interval, Stamp};
 
 use crate::Error;
 use crate::element::{Element, elements, with_real};
@@ -42,6 +48,7 @@ pub enum Decode {
 pub struct CfDecoder {
     /// The type stored values are read as: `_Unsigned` changes its sign.
     stored: DataType,
+    changes_sign: bool,
     result: DataType,
     missing: Missing,
     scale: Option<Number>,
@@ -79,6 +86,7 @@ impl CfDecoder {
             || scale.is_some()
             || offset.is_some();
         Ok(changes.then_some(Self {
+            changes_sign: stored != *data_type,
             stored,
             result,
             missing,
@@ -90,6 +98,27 @@ impl CfDecoder {
     /// Type of decoded values.
     pub fn data_type(&self) -> &DataType {
         &self.result
+    }
+
+    /// Whether values are scaled or offset.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.scale.is_some() || self.offset.is_some()
+    }
+
+    /// What stored values are multiplied by, and what is added then.
+    pub(crate) fn packing(&self) -> (f64, f64) {
+        let number = |number: Option<Number>, default| number.map_or(default, Number::to_f64);
+        (number(self.scale, 1.0), number(self.offset, 0.0))
+    }
+
+    /// Whether stored values are read with another sign.
+    pub(crate) fn changes_sign(&self) -> bool {
+        self.changes_sign
+    }
+
+    /// Whether larger stored values stand for smaller ones.
+    pub(crate) fn falls(&self) -> bool {
+        self.scale.is_some_and(|scale| scale.to_f64() < 0.0)
     }
 
     /// Decodes stored elements.

@@ -100,25 +100,33 @@ pub(super) fn items(value: Option<&Value>) -> &[Value] {
 }
 
 pub(super) fn not_a_number(name: &str, value: &Value) -> Error {
-    let mut text = value.to_string();
+    Error::Attribute {
+        name: name.to_owned(),
+        reason: format!("is {}, not a number", shortened(value.to_string())),
+    }
+}
+
+/// Text as it may stand in an error.
+pub(crate) fn quoted(text: &str) -> String {
+    shortened(format!("{text:?}"))
+}
+
+fn shortened(mut text: String) -> String {
     if text.len() > 80 {
         text.truncate(text.floor_char_boundary(80));
         text.push('…');
     }
-    Error::Attribute {
-        name: name.to_owned(),
-        reason: format!("is {text}, not a number"),
-    }
+    text
 }
 
-pub(super) fn is_time(data_type: &DataType) -> bool {
+pub(crate) fn is_time(data_type: &DataType) -> bool {
     matches!(
         data_type,
         DataType::DateTime64 { .. } | DataType::TimeDelta64 { .. }
     )
 }
 
-pub(super) fn is_real(data_type: &DataType) -> bool {
+pub(crate) fn is_real(data_type: &DataType) -> bool {
     let is_number = data_type.is_integer() || data_type.is_float();
     is_number || *data_type == DataType::Bool || is_time(data_type)
 }

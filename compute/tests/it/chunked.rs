@@ -56,7 +56,7 @@ impl Chunked<'_> {
         };
         let mut out = vec![0; cells * result_size];
         for tile in Region::whole(&of_axes(false)).positions() {
-            let mut combiner = Combiner::default();
+            let mut partials = Vec::new();
             let mut targets = Vec::new();
             for chunk in Region::whole(&of_axes(true)).positions() {
                 let parts: Vec<AxisPart> = (0..axes.len())
@@ -91,10 +91,10 @@ impl Chunked<'_> {
                     places: &places,
                     selection_shape: &selected,
                 };
-                combiner.push(Partial::of(reduction, &block)?);
+                partials.push(Partial::of(reduction, &block)?);
                 targets = places;
             }
-            let Some(partial) = combiner.finish() else {
+            let Some(partial) = Combiner::merge_all(partials) else {
                 continue;
             };
             let values = partial.finish()?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::chunked::Chunked;
 
-fn data_type(descr: &str) -> DataType {
+pub(crate) fn data_type(descr: &str) -> DataType {
     let time = |unit| (unit, 1);
     match descr {
         "|b1" => DataType::Bool,
@@ -37,13 +37,13 @@ fn data_type(descr: &str) -> DataType {
     }
 }
 
-fn bytes(hex: &Value) -> Vec<u8> {
+pub(crate) fn bytes(hex: &Value) -> Vec<u8> {
     let hex = hex.as_str().unwrap();
     let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
     (0..hex.len()).step_by(2).map(byte).collect()
 }
 
-fn rows(text: &str) -> Vec<Value> {
+pub(crate) fn rows(text: &str) -> Vec<Value> {
     serde_json::from_str(text).unwrap()
 }
 

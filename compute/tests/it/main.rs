@@ -4,4 +4,9 @@
 
 mod chunked;
 mod golden;
+mod histogram;
+mod labels;
+mod masks;
+mod order;
 mod properties;
+mod weighted;
