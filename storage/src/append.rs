@@ -80,6 +80,7 @@ impl Repository {
                 self.log_cache()
                     .turns()
                     .took_turn(losses, attempt.elapsed());
+                self.log_cache().tell_appended(entry.sequence);
                 let operations = entry.operations.clone();
                 // It was made to follow this state.
                 if state.apply(hash, &entry).is_ok() {

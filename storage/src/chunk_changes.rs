@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use array::{ArrayMetadata, ChunkIndex, ChunkKind, Hash, Statistics};
+use array::{ArrayMetadata, ChunkIndex, ChunkKind, Hash, Region, Statistics};
 use bytes::Bytes;
 
 use crate::Error;
@@ -193,6 +193,25 @@ impl ChunkChanges {
             let index = ChunkIndex::new(self.layout.coordinate(place.address_in_grid()));
             (index, place.leaf.get(place.at))
         })
+    }
+
+    /// Chunks in `region` of the grid that change and are not all fill value then, in address order,
+    /// at most `most`.
+    pub(crate) fn some_present(&self, region: &Region, most: usize) -> Vec<ChunkIndex> {
+        let covers = |page: u128| {
+            let origin = self.layout.coordinate(page << LEVEL_BITS);
+            let covered = self.layout.row_box(&origin, 1);
+            !covered.intersect(region).is_empty()
+        };
+        let leaves = self.leaves.values().filter(|leaf| covers(leaf.page));
+        let places = leaves.flat_map(|leaf| {
+            let present = (0..leaf.slots.len()).filter(|&at| leaf.head(at) & PRESENT != 0);
+            present.map(move |at| PackedChange { leaf, at })
+        });
+        let indexes = places
+            .map(|place| ChunkIndex::new(self.layout.coordinate(place.address_in_grid())))
+            .filter(|index| region.contains_position(index.as_slice()));
+        indexes.take(most).collect()
     }
 
     /// The same changes over the grid of `metadata`, without those outside it.
@@ -567,7 +586,7 @@ mod tests {
                 min: Scalar::Int(min),
                 max: Scalar::Int(max),
                 sum: Sum::Int(sum),
-                m2: 0.5,
+                m2: array::Double::from(0.5),
             });
         let moments = (1..u64::MAX, any::<u64>(), moments);
         prop::option::of(moments.prop_map(|(valid, missing, moments)| Statistics {

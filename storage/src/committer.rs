@@ -393,8 +393,10 @@ fn is_own_fault(error: &Error) -> bool {
         | Error::Missing { .. }
         | Error::Unknown { .. }
         | Error::Busy { .. }
+        | Error::Unstaged { .. }
         | Error::Clock { .. }
         | Error::Sweeping { .. }
+        | Error::Inconsistent { .. }
         | Error::Store { .. } => false,
     }
 }

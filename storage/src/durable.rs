@@ -20,10 +20,13 @@ use futures::stream::{self, BoxStream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    Attributes, CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result,
 };
 use rand::RngExt as _;
+
+use crate::page_cache;
 
 /// A directory, with durable exclusive creation. It need not exist before the first write.
 #[derive(Debug)]
@@ -67,6 +70,34 @@ impl DurableDirectory {
         self.files()?.ok_or_else(|| Error::NotFound {
             path: self.root.display().to_string(),
             source: "the directory does not exist".into(),
+        })
+    }
+
+    /// A range that can be read without waiting.
+    fn get_at_once(&self, location: &Path, options: &GetOptions) -> Option<GetResult> {
+        let Some(GetRange::Bounded(range)) = &options.range else {
+            return None;
+        };
+        let is_conditional = options.if_match.is_some()
+            || options.if_none_match.is_some()
+            || options.if_modified_since.is_some()
+            || options.if_unmodified_since.is_some();
+        if is_conditional || options.version.is_some() || options.head {
+            return None;
+        }
+        let (bytes, metadata) = page_cache::read(&self.file(location), range)?;
+        let meta = ObjectMeta {
+            location: location.clone(),
+            last_modified: metadata.modified().ok()?.into(),
+            size: metadata.len(),
+            e_tag: None,
+            version: None,
+        };
+        Some(GetResult {
+            payload: GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed()),
+            meta,
+            range: range.clone(),
+            attributes: Attributes::default(),
         })
     }
 
@@ -128,6 +159,9 @@ impl ObjectStore for DurableDirectory {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if let Some(found) = self.get_at_once(location, &options) {
+            return Ok(found);
+        }
         self.existing_files()?.get_opts(location, options).await
     }
 

@@ -49,6 +49,13 @@ pub enum Error {
         /// The transaction.
         transaction: String,
     },
+    /// What a transaction has in memory is not what is staged, since a request that staged it failed or
+    /// was given up. Nothing of this request counts; it can be repeated.
+    #[error("changes to transaction {transaction} could not be staged: repeat the request")]
+    Unstaged {
+        /// The transaction.
+        transaction: String,
+    },
     /// Another writer of the same transaction changed the chunk after it was read. Read it again.
     #[error("chunk {index} of {path} changed after it was read")]
     Overtaken {
@@ -121,6 +128,13 @@ pub enum Error {
         /// How long it was tried, in seconds.
         seconds: u64,
     },
+    /// The log contradicts a head of the transparency log that was signed: entries were changed or
+    /// removed. Nothing was signed.
+    #[error("{reason}")]
+    Inconsistent {
+        /// What contradicts what.
+        reason: String,
+    },
     /// This machine's clock is more than five minutes off the store's.
     #[error(
         "the store's clock is {offset_seconds} s ahead of this machine's: set it before writing"
@@ -154,6 +168,12 @@ impl Error {
     pub(crate) fn invalid(what: &'static str, reason: impl Into<String>) -> Self {
         Self::Invalid {
             what,
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn inconsistent(reason: impl Into<String>) -> Self {
+        Self::Inconsistent {
             reason: reason.into(),
         }
     }

@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::commit::Commit;
 use crate::log::{LogEntry, LogState, Operation, Ref};
 use crate::page::{ChunkRow, Location, ManifestRow, PageRow as _, StatisticsRow, page_id};
+use crate::repository::Repository;
+use crate::tlog::{self, Extended, Receipt, SigningKey, TreeHash};
 use crate::tree::{NodeKind, StatisticsRoot, TreeRow};
 use crate::{CommitId, layout::Layout};
 
@@ -63,7 +65,10 @@ fn statistics() -> Value {
         min: Scalar::Int(-2),
         max: Scalar::Int(3),
         sum: Sum::Int(1),
-        m2: 12.5,
+        m2: array::Double {
+            hi: 12.5,
+            lo: -0.25,
+        },
     };
     let statistics = Statistics {
         valid: 2,
@@ -82,6 +87,28 @@ fn addresses() -> Value {
     let layout = Layout::new(&[5, 1, 3]).unwrap();
     let of = |at: [u64; 3]| json!({ "coordinate": at, "address": layout.address(&at).to_string() });
     json!({ "grid": [5, 1, 3], "rows": [of([0, 0, 0]), of([1, 0, 0]), of([0, 0, 1]), of([4, 0, 2])] })
+}
+
+/// A log of one entry, signed with the key that the documentation of Go's `sumdb/note` shows.
+fn transparency_log(entry: &LogEntry, hash: Hash) -> Value {
+    let secret = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+    let key = SigningKey::from_secret(secret).unwrap();
+    let repository = "00000000-0000-4000-8000-000000000000".parse().unwrap();
+    let record = tlog::record(repository, entry.sequence, hash);
+    let root = TreeHash::leaf(record.as_bytes());
+    let tree = Extended { size: 1, root };
+    let receipt = Receipt {
+        extra: None,
+        index: entry.sequence,
+        hashes: Vec::new(),
+        checkpoint: Repository::sign_tree(&tree, std::slice::from_ref(&key)),
+    };
+    json!({
+        "key": key.verifier().to_string(),
+        "record": record,
+        "leaf": digits(&root.0),
+        "receipt": receipt.with_entry(repository, entry).to_string(),
+    })
 }
 
 fn group_row(zarr_json: &[u8]) -> TreeRow {
@@ -159,6 +186,7 @@ fn vectors() -> Value {
         "commit": { "bytes": text(commit_bytes), "id": id },
         "log_entry": { "bytes": text(entry_bytes), "hash": entry_hash },
         "checkpoint": text(state.encode_checkpoint()),
+        "transparency_log": transparency_log(&entry, entry_hash),
     })
 }
 

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use array::hash::Hash;
 use array::json;
@@ -19,10 +20,12 @@ use chrono::{DateTime, Utc};
 use futures::future::{try_join, try_join_all};
 use futures::{StreamExt as _, TryStreamExt as _};
 use moka::sync::Cache;
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::commit::format_time;
 use crate::log::{CHECKPOINT_INTERVAL, LogEntry, LogState, Operation};
+use crate::looks::{Look, Looks, end_of};
 use crate::repository::Repository;
 use crate::store::Store;
 use crate::turns::Turns;
@@ -47,10 +50,14 @@ pub(crate) struct Log {
     hint: Option<u64>,
     /// The newest state seen; states only grow.
     state: Mutex<LogState>,
+    /// Who looks for a newer one.
+    looks: Looks,
     entries: Cache<u64, Arc<(Hash, LogEntry)>>,
     /// The state a missing checkpoint should have, for the next writer to store.
     missing_checkpoint: Mutex<Option<LogState>>,
     turns: Mutex<Turns>,
+    /// Number of the newest entry this process appended.
+    appended: watch::Sender<Option<u64>>,
 }
 
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,10 +83,17 @@ impl Log {
             initial: LogState::initial(repo),
             hint,
             state: Mutex::new(LogState::initial(repo)),
+            looks: Looks::default(),
             entries: Cache::new(CACHED_ENTRIES),
             missing_checkpoint: Mutex::new(None),
             turns: Mutex::default(),
+            appended: watch::Sender::new(None),
         }
+    }
+
+    /// The state before any entry.
+    pub(crate) fn initial(&self) -> &LogState {
+        &self.initial
     }
 
     /// Hash of `repo.json`.
@@ -100,6 +114,11 @@ impl Log {
         }
     }
 
+    /// Tells whoever follows this process's own entries that there is another.
+    pub(crate) fn tell_appended(&self, sequence: u64) {
+        self.appended.send_replace(Some(sequence));
+    }
+
     /// Remembers an entry that is in the log.
     pub(crate) fn insert(&self, hash: Hash, entry: LogEntry) {
         self.entries.insert(entry.sequence, Arc::new((hash, entry)));
@@ -117,6 +136,11 @@ impl Log {
 }
 
 impl Repository {
+    /// Follows the entries that this process appends: the number of the newest.
+    pub fn appended(&self) -> watch::Receiver<Option<u64>> {
+        self.log_cache().appended.subscribe()
+    }
+
     /// The newest state of the log.
     ///
     /// Costs one request when nothing is new, and never more for a longer history.
@@ -140,6 +164,31 @@ impl Repository {
         };
         self.log_cache().advance(&state);
         Ok(state)
+    }
+
+    /// A state with everything that was in the log when `asked`. Those who ask together share the
+    /// request.
+    ///
+    /// # Errors
+    /// As [`Self::head`].
+    pub(crate) async fn head_since(&self, asked: Instant) -> Result<LogState, Error> {
+        let log = self.log_cache();
+        let has_ended = match log.looks.after(asked) {
+            Look::Done => true,
+            Look::Other(look) => end_of(look).await,
+            Look::Own(mut look) => {
+                let is_first = lock(&log.state).sequence.is_none();
+                look.begin(is_first).await;
+                let state = self.head().await?;
+                look.end();
+                return Ok(state);
+            }
+        };
+        if has_ended {
+            return Ok(lock(&log.state).clone());
+        }
+        // Whoever failed has its own error; the others find their own.
+        self.head().await
     }
 
     /// The newest state when nothing of the log is known: everything that the hint suggests is
@@ -357,6 +406,17 @@ impl Repository {
             .buffered(CONCURRENT_ENTRIES)
             .try_collect()
             .await
+    }
+
+    /// Log entry `sequence` as it is stored.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none; as [`Repository::head`].
+    pub async fn log_entry_bytes(&self, sequence: u64) -> Result<Vec<u8>, Error> {
+        let entry = self.entry(sequence).await?;
+        let none = || Error::not_found("log entry", &sequence.to_string(), []);
+        // Decoded, it is the same bytes again: they are canonical.
+        Ok(entry.ok_or_else(none)?.1.encode().1)
     }
 
     /// Whether a commit whose objects are not all there may be gone for good: it has expired, or a

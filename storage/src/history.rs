@@ -97,6 +97,21 @@ pub(crate) async fn merge_base(
     Ok(common.into_iter().max().map(|(_, id)| id))
 }
 
+/// The commits that `head` comes from and `since` does not, `head` included; `None` if `head` does
+/// not come from `since`.
+pub(crate) async fn commits_after(
+    repository: &Repository,
+    since: CommitId,
+    head: CommitId,
+) -> Result<Option<Vec<CommitId>>, Error> {
+    let Reached(reached) = Reached::from(repository, since, head).await?;
+    if reached.get(&since) != Some(&(FROM_A | FROM_B)) {
+        return Ok(None);
+    }
+    let after = reached.into_iter().filter(|(_, marks)| *marks == FROM_B);
+    Ok(Some(after.map(|(id, _)| id).collect()))
+}
+
 /// The changes that make `to` of `from`.
 pub(crate) async fn changes_between(from: &Snapshot, to: &Snapshot) -> Result<Changes, Error> {
     let mut differences = diff::nodes(from, to).await?;

@@ -509,7 +509,8 @@ impl PageRow for StatisticsRow {
     }
 
     fn inner(origin: Vec<u64>, child: Hash, rows: &[Self]) -> Self {
-        let merged = merge_balanced(rows);
+        let merging: Vec<Statistics> = rows.iter().map(|row| row.statistics).collect();
+        let merged = Statistics::merge_all(&merging);
         Self {
             coordinate: origin,
             child: Some((child, rows.len() as u64)),
@@ -586,18 +587,5 @@ impl PageRow for StatisticsRow {
 
     fn extra_bytes(&self) -> usize {
         0
-    }
-}
-
-/// The statistics of all rows of a page, merged pairwise in address order as a balanced tree: the
-/// left half takes the largest power of two below the number of rows, as in a Merkle tree.
-pub(crate) fn merge_balanced(rows: &[StatisticsRow]) -> Statistics {
-    match rows {
-        [] => Statistics::EMPTY,
-        [row] => row.statistics,
-        rows => {
-            let half = rows.len().next_power_of_two() / 2;
-            merge_balanced(&rows[..half]).merge(merge_balanced(&rows[half..]))
-        }
     }
 }

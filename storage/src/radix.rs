@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use moka::sync::Cache;
 
+use crate::flights::Kept;
 use crate::layout::{LEVEL_BITS, Layout};
 use crate::object::object_key;
 use crate::page::{self, Page, PageRow};
@@ -28,13 +29,15 @@ use crate::{Error, concurrent};
 type PageKey = (Hash, Layout, u32, u128);
 
 /// Verified pages, by bytes.
-pub(crate) type PageCache<R> = Cache<PageKey, Arc<Page<R>>>;
+pub(crate) type PageCache<R> = Kept<PageKey, Arc<Page<R>>>;
 
 pub(crate) fn page_cache<R: PageRow>(capacity_bytes: u64) -> PageCache<R> {
-    Cache::builder()
+    let weight =
+        |_: &PageKey, page: &Arc<Page<R>>| u32::try_from(page.size_bytes()).unwrap_or(u32::MAX);
+    let cache = Cache::builder()
         .max_capacity(capacity_bytes)
-        .weigher(|_, page: &Arc<Page<R>>| u32::try_from(page.size_bytes()).unwrap_or(u32::MAX))
-        .build()
+        .weigher(weight);
+    Kept::new(cache.build())
 }
 
 /// Reads and writes the pages of one kind of tree.
@@ -155,16 +158,14 @@ impl<R: PageRow> Pages<R> {
         page: u128,
     ) -> Result<Arc<Page<R>>, Error> {
         let cache_key = (id, layout.clone(), level, page);
-        if let Some(found) = self.cache.get(&cache_key) {
-            return Ok(found);
-        }
-        let key = object_key(&id);
-        let bytes = self.store.get_existing(&key).await?;
-        let decoded = page::decode(&bytes, &id, layout, level, page)
-            .map_err(|reason| Error::corrupt(&key, reason))?;
-        let decoded = Arc::new(decoded);
-        self.cache.insert(cache_key, decoded.clone());
-        Ok(decoded)
+        let read = async {
+            let key = object_key(&id);
+            let bytes = self.store.get_existing(&key).await?;
+            let decoded = page::decode(&bytes, &id, layout, level, page);
+            let decoded = decoded.map_err(|reason| Error::corrupt(&key, reason))?;
+            Ok(Arc::new(decoded))
+        };
+        self.cache.get_or(&cache_key, read).await
     }
 
     /// The row at `coordinate`, which is in the grid; `None` if it has none.
@@ -232,9 +233,12 @@ impl<R: PageRow> Pages<R> {
                 let free = LEVEL_BITS * level;
                 loaded.find(layout.address(region.start()) >> free << free)
             });
-            let inside = |row: &&R| {
-                let covered = layout.row_box(row.coordinate(), level);
-                !covered.intersect(region).is_empty()
+            let inside = |row: &&R| match level {
+                0 => region.contains_position(row.coordinate()),
+                _ => {
+                    let covered = layout.row_box(row.coordinate(), level);
+                    !covered.intersect(region).is_empty()
+                }
             };
             let wanted: Vec<&R> = match only {
                 Some(row) => row.into_iter().collect(),
@@ -253,6 +257,46 @@ impl<R: PageRow> Pages<R> {
             let below = concurrent::all(below).await?;
             Ok(below.into_iter().flatten().collect())
         })
+    }
+
+    /// Rows of chunks in `region` that `wanted` holds for, in no order, at most `most`: pages beyond
+    /// those are not kept.
+    pub(crate) async fn some_rows(
+        &self,
+        root: Hash,
+        layout: &Layout,
+        region: &Region,
+        most: usize,
+        wanted: impl Fn(&R) -> bool,
+    ) -> Result<Vec<R>, Error> {
+        let mut found = Vec::new();
+        if layout.is_empty() || root == hash::empty() || region.is_empty() || most == 0 {
+            return Ok(found);
+        }
+        let height = layout.height();
+        let mut open = vec![(self.load_root(root, layout).await?, height - 1, 0)];
+        while let Some((page, level, next)) = open.pop() {
+            if level == 0 {
+                let inside = |row: &&R| region.contains_position(row.coordinate()) && wanted(row);
+                let rows = page.rows.iter().filter(inside);
+                found.extend(rows.take(most - found.len()).cloned());
+                if found.len() == most {
+                    return Ok(found);
+                }
+                continue;
+            }
+            let covers = |row: &R| {
+                let covered = layout.row_box(row.coordinate(), level);
+                !covered.intersect(region).is_empty()
+            };
+            let at = (next..page.rows.len()).find(|&at| covers(&page.rows[at]));
+            if let Some(at) = at {
+                let child = self.load_child(&page.rows[at], layout, level).await?;
+                open.push((page, level, at + 1));
+                open.push((child, level - 1, 0));
+            }
+        }
+        Ok(found)
     }
 
     /// Whether `test` holds for every row at level 0; stops reading at the first for which it does

@@ -1,6 +1,7 @@
 //! Refs: what an expression names, and creating and deleting branches and tags.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -27,8 +28,21 @@ impl Repository {
     /// [`Error::NotFound`] if there is none, with names that look alike; [`Error::Invalid`] for an
     /// ambiguous prefix; [`Error::Missing`] if data was lost.
     pub async fn resolve(&self, expression: &RefExpression) -> Result<Resolved, Error> {
+        self.resolve_since(expression, Instant::now()).await
+    }
+
+    /// The commit an expression names, now or at any time since `asked`: with all that was committed
+    /// before. Those who ask together share the request for the newest entry.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn resolve_since(
+        &self,
+        expression: &RefExpression,
+        asked: Instant,
+    ) -> Result<Resolved, Error> {
         let (mut commit, branch) = match &expression.base {
-            RefBase::Name(name) => self.resolve_name(name, expression).await?,
+            RefBase::Name(name) => self.resolve_name(name, expression, asked).await?,
             RefBase::Commit(commit) => {
                 self.find_commit(*commit).await?;
                 (*commit, None)
@@ -57,10 +71,11 @@ impl Repository {
         &self,
         name: &RefName,
         expression: &RefExpression,
+        asked: Instant,
     ) -> Result<(CommitId, Option<RefName>), Error> {
         let state = match expression.at {
             Some(time) => self.state_at(time).await?,
-            None => self.head().await?,
+            None => self.head_since(asked).await?,
         };
         if let Some(commit) = state.get(&Ref::branch(name.clone())) {
             let moves = expression.at.is_none() && expression.ancestors == 0;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::commit::{Commit, format_time};
 use crate::committer::Queue;
 use crate::concurrent::CONCURRENT_REQUESTS;
+use crate::flights::Kept;
 use crate::head::{self, Log};
 use crate::log::{self, LogEntry, Operation, Ref};
 use crate::names::{RefName, RepoName};
@@ -46,7 +47,7 @@ struct Inner {
     id: Uuid,
     created: DateTime<Utc>,
     log: Log,
-    commits: Cache<CommitId, Arc<Commit>>,
+    commits: Kept<CommitId, Arc<Commit>>,
     manifests: Pages<ManifestRow>,
     statistics: Pages<StatisticsRow>,
     trees: Trees,
@@ -183,7 +184,7 @@ impl Repository {
             id,
             created,
             log: Log::new(hash, hint),
-            commits: Cache::new(4096),
+            commits: Kept::new(Cache::new(4096)),
             manifests: Pages {
                 store: store.clone(),
                 cache: page_cache(METADATA_CACHE_BYTES),
@@ -306,17 +307,19 @@ impl Repository {
 
     /// A commit's document; `None` if it is not there.
     pub(crate) async fn known_or_stored(&self, id: CommitId) -> Result<Option<Arc<Commit>>, Error> {
-        if let Some(commit) = self.0.commits.get(&id) {
-            return Ok(Some(commit));
-        }
         let key = object_key(&id.0);
-        let Some(bytes) = self.store().get(&key).await? else {
-            return Ok(None);
+        let read = async {
+            let bytes = self.store().get_existing(&key).await?;
+            let commit = Commit::decode(&id, &bytes);
+            Ok(Arc::new(
+                commit.map_err(|reason| Error::corrupt(&key, reason))?,
+            ))
         };
-        let commit = Commit::decode(&id, &bytes).map_err(|reason| Error::corrupt(&key, reason))?;
-        let commit = Arc::new(commit);
-        self.0.commits.insert(id, commit.clone());
-        Ok(Some(commit))
+        match self.0.commits.get_or(&id, read).await {
+            Ok(commit) => Ok(Some(commit)),
+            Err(Error::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The parents of a commit that have not expired, as far as this process knows.

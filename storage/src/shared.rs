@@ -83,6 +83,26 @@ pub struct SharedTransaction {
     staged: Mutex<Staged>,
     /// Held while records are read or written, so that each sees all before it.
     turn: tokio::sync::Mutex<()>,
+    /// Held while something is made on condition that it is not there.
+    creating: tokio::sync::Mutex<()>,
+}
+
+/// Work that leaves the transaction in memory unlike what is staged if it is not finished, be it that
+/// it fails or that nobody waits for it any more.
+struct Unfinished<'a>(Option<&'a SharedTransaction>);
+
+impl Unfinished<'_> {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.0 {
+            transaction.staged().failed = true;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +180,7 @@ impl Repository {
             transaction,
             staged: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
         })
     }
 
@@ -203,6 +224,7 @@ impl Repository {
             transaction,
             staged: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
         };
         shared.refresh().await?;
         Ok(shared)
@@ -267,6 +289,11 @@ impl SharedTransaction {
 
     fn staged(&self) -> MutexGuard<'_, Staged> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else makes something on condition that it is not there.
+    pub async fn creating(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.creating.lock().await
     }
 
     /// Whether it can be used further; if not, what is staged has to be read again.
@@ -343,6 +370,7 @@ impl SharedTransaction {
             .try_collect()
             .await?;
         for (name, steps) in records {
+            let replaying = Unfinished(Some(self));
             for step in &steps {
                 self.replay(step).await.map_err(|error| match error {
                     Error::Store { .. } | Error::Missing { .. } => error,
@@ -353,6 +381,7 @@ impl SharedTransaction {
                 })?;
             }
             self.staged().records.insert(name);
+            replaying.finish();
         }
         Ok(())
     }
@@ -387,10 +416,18 @@ impl SharedTransaction {
     /// Stages what was changed and read since the last time; others can go on with it then.
     ///
     /// # Errors
-    /// [`Error::Closed`] if a commit or an abort came first; [`Error::Store`] if the store failed.
+    /// [`Error::Closed`] if a commit or an abort came first; [`Error::Store`] if the store failed;
+    /// [`Error::Unstaged`] if it did so for another one, whose steps may be those of this caller.
     /// After any error the changes may or may not count: the transaction has to be taken up anew.
     pub async fn flush(&self) -> Result<(), Error> {
         let _turn = self.turn.lock().await;
+        self.check_open()?;
+        if !self.is_usable() {
+            return Err(Error::Unstaged {
+                transaction: self.id.to_string(),
+            });
+        }
+        let staging = Unfinished(Some(self));
         let steps = self.transaction.take_steps();
         let repository = self.transaction.repository();
         if !steps.is_empty() {
@@ -402,23 +439,15 @@ impl SharedTransaction {
             let name = format!("{clock:020}-{}", Uuid::new_v4().simple());
             let key = format!("{}/{name}", folder(self.id));
             let bytes = encode_record(&steps);
-            if let Err(error) = repository.store().put_immutable(&key, bytes.into()).await {
-                self.staged().failed = true;
-                return Err(error);
-            }
+            repository.store().put_immutable(&key, bytes.into()).await?;
             self.staged().records.insert(name);
         }
-        match repository.closing(self.id).await {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => {
-                self.staged().failed = true;
-                Err(self.closed())
-            }
-            Err(error) => {
-                self.staged().failed = true;
-                Err(error)
-            }
+        if repository.closing(self.id).await?.is_some() {
+            self.staged().closed = true;
+            return Err(self.closed());
         }
+        staging.finish();
+        Ok(())
     }
 
     fn closed(&self) -> Error {

@@ -12,9 +12,10 @@ use serde_json::{Map, Value};
 
 use crate::changes::ArrayChange;
 use crate::commit::Commit;
+use crate::flights::Kept;
 use crate::layout::Layout;
 use crate::object::{object_key, shard_key};
-use crate::page::{ChunkRow, Location, ManifestRow, merge_balanced};
+use crate::page::{ChunkRow, Location, ManifestRow};
 use crate::repository::Repository;
 use crate::tree::{MAX_INLINE_DOCUMENT_BYTES, NodeKind, StatisticsRoot, TreeRow};
 use crate::uploads::Uploads;
@@ -39,14 +40,16 @@ impl Document {
     }
 }
 
-pub(crate) type DocumentCache = Cache<Hash, Arc<Document>>;
+pub(crate) type DocumentCache = Kept<Hash, Arc<Document>>;
 
 pub(crate) fn document_cache(capacity_bytes: u64) -> DocumentCache {
-    Cache::builder()
+    // Parsed, a document takes a few times its text.
+    let weight =
+        |_: &Hash, document: &Arc<Document>| (document.bytes.len() as u32).saturating_mul(4);
+    let cache = Cache::builder()
         .max_capacity(capacity_bytes)
-        // Parsed, a document takes a few times its text.
-        .weigher(|_, document: &Arc<Document>| (document.bytes.len() as u32).saturating_mul(4))
-        .build()
+        .weigher(weight);
+    Kept::new(cache.build())
 }
 
 /// A group or an array at one commit.
@@ -275,6 +278,38 @@ impl ArrayNode {
         Ok(found)
     }
 
+    /// Positions of stored chunks in `region` of the chunk grid, in no order, at most `most`.
+    ///
+    /// What it holds in memory is bounded by `most`, whatever the array has.
+    ///
+    /// # Errors
+    /// As [`ArrayNode::chunks`].
+    pub async fn some_chunks(
+        &self,
+        region: &Region,
+        most: usize,
+    ) -> Result<Vec<ChunkIndex>, Error> {
+        let region = region.intersect(&Region::whole(&self.metadata.grid().grid_shape()));
+        let pages = self.repository.manifests();
+        let (mut found, layout, kept, changes) = match &self.overlay {
+            None => (Vec::new(), &self.layout, region, None),
+            Some((change, stored, kept)) => {
+                let found = change.chunks.some_present(&region, most);
+                (found, stored, region.intersect(kept), Some(&change.chunks))
+            }
+        };
+        let is_kept = |row: &ManifestRow| match (row, changes) {
+            (ManifestRow::Chunk(row), Some(changes)) => !changes.contains(&row.index),
+            _ => true,
+        };
+        let left = most - found.len();
+        let rows = pages
+            .some_rows(self.row.content, layout, &kept, left, is_kept)
+            .await?;
+        found.extend(rows.into_iter().filter_map(chunk_row).map(|row| row.index));
+        Ok(found)
+    }
+
     /// The bytes of a chunk, or of `range` of it. Not verified: that needs its codecs.
     ///
     /// # Errors
@@ -335,7 +370,8 @@ impl ArrayNode {
             .statistics()
             .root_rows(root, &self.layout)
             .await?;
-        Ok(Some(merge_balanced(&rows)))
+        let rows: Vec<Statistics> = rows.iter().map(|row| row.statistics).collect();
+        Ok(Some(Statistics::merge_all(&rows)))
     }
 
     /// The statistics of one stored chunk, if the array has statistics that assume its present
@@ -352,17 +388,27 @@ impl ArrayNode {
         Ok(row.map(|row| row.statistics))
     }
 
+    /// Whether it has statistics that assume its present metadata.
+    pub fn has_current_statistics(&self) -> bool {
+        self.current_statistics().is_some()
+    }
+
     fn current_statistics(&self) -> Option<StatisticsRoot> {
         // Those of changed chunks are known only once the tree is built.
         let stored = self.row.statistics.filter(|_| self.overlay.is_none());
         stored.filter(|s| s.metadata == statistics_metadata(&self.metadata))
     }
 
+    pub(crate) fn current_statistics_root(&self) -> Option<Hash> {
+        self.current_statistics().map(|statistics| statistics.root)
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    pub(crate) fn statistics_root(&self) -> Option<StatisticsRoot> {
+    /// The root of its statistics as its row has it, and the metadata they assume.
+    pub fn statistics_root(&self) -> Option<StatisticsRoot> {
         self.row.statistics
     }
 }
@@ -549,8 +595,11 @@ impl Snapshot {
             .await
     }
 
-    /// Paths of the members of a group.
-    pub(crate) async fn member_paths(&self, group: &GroupNode) -> Result<Vec<NodePath>, Error> {
+    /// Paths of the members of a group, sorted by name.
+    ///
+    /// # Errors
+    /// As [`Snapshot::find`].
+    pub async fn member_paths(&self, group: &GroupNode) -> Result<Vec<NodePath>, Error> {
         let rows = self.repository.trees().members(group.row.content).await?;
         let key = object_key(&group.row.content);
         rows.iter()
@@ -610,10 +659,11 @@ impl Snapshot {
 impl Repository {
     /// The document of the node with this row.
     async fn document(&self, row: &TreeRow) -> Result<Arc<Document>, Error> {
-        let cache = self.documents();
-        if let Some(document) = cache.get(&row.document) {
-            return Ok(document);
-        }
+        let read = self.read_document(row);
+        self.documents().get_or(&row.document, read).await
+    }
+
+    async fn read_document(&self, row: &TreeRow) -> Result<Arc<Document>, Error> {
         let key = object_key(&row.document);
         let bytes = match &row.inline_document {
             Some(bytes) => bytes.clone(),
@@ -627,9 +677,7 @@ impl Repository {
         };
         let metadata =
             NodeMetadata::parse(&bytes).map_err(|error| Error::corrupt(&key, error.to_string()))?;
-        let document = Arc::new(Document { bytes, metadata });
-        cache.insert(row.document, document.clone());
-        Ok(document)
+        Ok(Arc::new(Document { bytes, metadata }))
     }
 
     /// The metadata of the node with this row.

@@ -96,6 +96,11 @@ impl Store {
         &self.url
     }
 
+    /// Whether requests to it leave this machine, as far as its URL tells.
+    pub fn is_remote(&self) -> bool {
+        !self.is_local && !self.url.starts_with("memory:")
+    }
+
     /// The part of this store under `name`.
     #[must_use]
     pub fn under(&self, name: &str) -> Self {
@@ -325,6 +330,36 @@ impl Store {
             .collect())
     }
 
+    /// The objects under `prefix` (a folder) whose keys come after `key`, as [`Store::list`] gives
+    /// them.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store failed.
+    pub(crate) async fn list_after(
+        &self,
+        prefix: &str,
+        key: &str,
+    ) -> Result<Vec<(String, u64)>, Error> {
+        let failed = |source| Error::Store {
+            key: prefix.to_owned(),
+            source,
+        };
+        let (folder, after) = (self.location(prefix), self.location(key));
+        self.objects
+            .list_with_offset(Some(&folder), &after)
+            .map_ok(|meta| (self.key(&meta.location), meta.size))
+            .try_collect()
+            .await
+            .map_err(failed)
+    }
+
+    /// The key of an object, relative to this store.
+    fn key(&self, location: &Path) -> String {
+        let parts = location.parts().skip(self.prefix.parts().count());
+        let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
+        parts.join("/")
+    }
+
     /// Every object under `prefix` (a folder), with its key relative to this store, its size and
     /// when it was written, by the store's clock.
     ///
@@ -334,19 +369,13 @@ impl Store {
         &self,
         prefix: &str,
     ) -> Result<Vec<(String, u64, DateTime<Utc>)>, Error> {
-        let own = self.prefix.parts().count();
-        let key = |location: &Path| {
-            let parts = location.parts().skip(own);
-            let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
-            parts.join("/")
-        };
         let failed = |source| Error::Store {
             key: prefix.to_owned(),
             source,
         };
         self.objects
             .list(Some(&self.location(prefix)))
-            .map_ok(|meta| (key(&meta.location), meta.size, meta.last_modified))
+            .map_ok(|meta| (self.key(&meta.location), meta.size, meta.last_modified))
             .try_collect()
             .await
             .map_err(failed)

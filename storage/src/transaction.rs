@@ -196,6 +196,11 @@ impl Transaction {
         }
     }
 
+    /// Whether it changes nothing so far.
+    pub fn is_empty(&self) -> bool {
+        self.changes().iter().next().is_none()
+    }
+
     pub(crate) fn changes(&self) -> MutexGuard<'_, Changes> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }

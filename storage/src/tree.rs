@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use moka::sync::Cache;
 
+use crate::flights::Kept;
 use crate::object::object_key;
 use crate::page::push_field;
 use crate::row_file::{self, MAX_ROWS};
@@ -316,7 +317,7 @@ fn inner_rows(batch: &RecordBatch, level: u8) -> Result<TreePage, String> {
 #[derive(Clone, Debug)]
 pub(crate) struct Trees {
     pub(crate) store: Store,
-    pub(crate) cache: Cache<Hash, Arc<TreePage>>,
+    pub(crate) cache: Kept<Hash, Arc<TreePage>>,
 }
 
 impl Trees {
@@ -325,19 +326,22 @@ impl Trees {
             .max_capacity(capacity_bytes)
             .weigher(|_, page: &Arc<TreePage>| u32::try_from(page.size_bytes()).unwrap_or(u32::MAX))
             .build();
-        Self { store, cache }
+        Self {
+            store,
+            cache: Kept::new(cache),
+        }
     }
 
     async fn load(&self, id: Hash) -> Result<Arc<TreePage>, Error> {
-        if let Some(page) = self.cache.get(&id) {
-            return Ok(page);
-        }
-        let key = object_key(&id);
-        let bytes = self.store.get_existing(&key).await?;
-        let page = TreePage::decode(&bytes, &id).map_err(|reason| Error::corrupt(&key, reason))?;
-        let page = Arc::new(page);
-        self.cache.insert(id, page.clone());
-        Ok(page)
+        let read = async {
+            let key = object_key(&id);
+            let bytes = self.store.get_existing(&key).await?;
+            let page = TreePage::decode(&bytes, &id);
+            Ok(Arc::new(
+                page.map_err(|reason| Error::corrupt(&key, reason))?,
+            ))
+        };
+        self.cache.get_or(&id, read).await
     }
 
     /// The page under `row` of an inner page at `level`, checked to belong there.

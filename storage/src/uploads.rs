@@ -16,11 +16,17 @@ use crate::concurrent::CONCURRENT_REQUESTS;
 use crate::object::{object_key, shard_key};
 use crate::store::Store;
 
+/// Bytes under way at most, unless one object is larger: a slow store must not fill the memory.
+const BYTES_UNDER_WAY: usize = 128 << 20;
+/// Bytes are counted in these.
+const UNIT_BYTES: usize = 4096;
+
 /// Uploads under way. Dropping it stops those that are not done.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     store: Store,
     room: Arc<Semaphore>,
+    room_for_bytes: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -35,6 +41,7 @@ impl Uploads {
         Self {
             store: store.clone(),
             room: Arc::new(Semaphore::new(CONCURRENT_REQUESTS)),
+            room_for_bytes: Arc::new(Semaphore::new(BYTES_UNDER_WAY / UNIT_BYTES)),
             state: Mutex::default(),
         }
     }
@@ -54,9 +61,9 @@ impl Uploads {
     }
 
     async fn immutable(&self, key: String, bytes: Bytes) -> Result<(), Error> {
-        let (store, name) = (self.store.clone(), key.clone());
+        let (store, name, size) = (self.store.clone(), key.clone(), bytes.len());
         let upload = async move { store.put_immutable(&name, bytes).await };
-        self.start(key, upload).await
+        self.start(key, size, upload).await
     }
 
     /// Starts storing object `id`, which may be there in other bytes: `check` says whether those
@@ -66,20 +73,22 @@ impl Uploads {
         F: Fn(&Bytes) -> Result<(), String> + Send + Sync + 'static,
     {
         let key = object_key(id);
-        let (store, name) = (self.store.clone(), key.clone());
+        let (store, name, size) = (self.store.clone(), key.clone(), bytes.len());
         let upload = async move { store.put_equivalent(&name, bytes, check).await };
-        self.start(key, upload).await
+        self.start(key, size, upload).await
     }
 
     /// Waits for room, then lets `upload` run by itself.
     ///
     /// # Errors
     /// That of an upload that has failed already.
-    async fn start<U>(&self, key: String, upload: U) -> Result<(), Error>
+    async fn start<U>(&self, key: String, size_bytes: usize, upload: U) -> Result<(), Error>
     where
         U: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        let room = self.room.clone().acquire_owned().await;
+        let units = size_bytes.min(BYTES_UNDER_WAY) / UNIT_BYTES;
+        let for_bytes = self.room_for_bytes.clone().acquire_many_owned(units as u32);
+        let room = (for_bytes.await, self.room.clone().acquire_owned().await);
         let mut state = self.state();
         while let Some(done) = state.tasks.try_join_next() {
             settled(done)?;

@@ -4,7 +4,10 @@ use std::collections::{BTreeSet, HashSet};
 
 use array::hash::{self, Hash};
 use array::{NodePath, Region};
+use serde::{Deserialize, Serialize};
 
+use crate::diff::{self, NodeDifference};
+use crate::history;
 use crate::layout::Layout;
 use crate::log::{CHECKPOINT_INTERVAL, LogEntry, LogState, Operation, check_self};
 use crate::object::{object_key, shard_key};
@@ -12,6 +15,7 @@ use crate::page::{ChunkRow, Location};
 use crate::repository::Repository;
 use crate::row_file;
 use crate::snapshot::{ArrayNode, Node, Snapshot};
+use crate::tlog;
 use crate::tree::NodeKind;
 use crate::{CommitId, Error};
 
@@ -20,12 +24,20 @@ use crate::{CommitId, Error};
 pub enum Scope {
     /// One commit and everything it reaches.
     Commit(CommitId),
+    /// What came after `since` on the way to `heads`, each commit against its first parent. What
+    /// `since` has is taken to be verified.
+    Since {
+        /// The newest commits.
+        heads: Vec<CommitId>,
+        /// The commit all of them come from.
+        since: CommitId,
+    },
     /// Every ref, the whole history, and every object under the repository's prefix.
     Everything,
 }
 
 /// Something that is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Damage {
     /// Key of the object, or the place in the hierarchy.
     pub object: String,
@@ -73,11 +85,13 @@ impl Repository {
     /// listed, not read.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store failed; damage is not an error but part of the result.
+    /// [`Error::Invalid`] if a head does not come from the commit since which to verify;
+    /// [`Error::Store`] if the store failed. Damage is not an error but part of the result.
     pub async fn verify(&self, scope: &Scope) -> Result<Found, Error> {
         let mut walk = Walk::new(self);
         match scope {
             Scope::Commit(commit) => walk.commit(*commit).await.map(drop)?,
+            Scope::Since { heads, since } => walk.since(heads, *since).await?,
             Scope::Everything => {
                 let (mut open, expired) = walk.log().await?;
                 let mut seen = expired;
@@ -183,6 +197,7 @@ impl Walk {
                 None
             }
         };
+        let mut hashes = Vec::new();
         for sequence in newest.map_or(0..0, |newest| 0..newest + 1) {
             let key = LogEntry::key(sequence);
             let entry = match store.get_existing(&key).await {
@@ -200,6 +215,9 @@ impl Walk {
                 }
             };
             self.found.entries += 1;
+            if hashes.len() as u64 == sequence {
+                hashes.push(hash);
+            }
             for operation in &entry.operations {
                 if let Operation::UpdateRef { to: Some(to), .. } = operation {
                     commits.push(*to);
@@ -215,6 +233,7 @@ impl Walk {
                 self.checkpoint(sequence, state.as_ref()).await?;
             }
         }
+        self.transparency_log(hashes, newest).await?;
         Ok(match state {
             Some(state) => {
                 let heads = state.refs.values().copied().collect();
@@ -222,6 +241,34 @@ impl Walk {
             }
             None => (commits, HashSet::new()),
         })
+    }
+
+    /// Checks everything under `tlog/` against the hashes of the log's entries, as far as they are
+    /// known without a gap.
+    async fn transparency_log(
+        &mut self,
+        entries: Vec<Hash>,
+        newest: Option<u64>,
+    ) -> Result<(), Error> {
+        let is_whole = entries.len() as u64 == newest.map_or(0, |newest| newest + 1);
+        let store = self.repository.store().clone();
+        let tree = tlog::Tree::new(self.repository.id(), entries);
+        for (key, _) in store.list("tlog").await? {
+            if let Some(bytes) = store.get(&key).await? {
+                self.found.damage.extend(tree.check(&key, &bytes, is_whole));
+            }
+            self.found.objects.insert(key);
+        }
+        // What is published must be there; that it is no checkpoint was found above.
+        let published = self.repository.published().await.ok().flatten();
+        let size = published.map_or(0, |published| published.head.size);
+        for key in tlog::Tree::keys(size.min(newest.map_or(0, |newest| newest + 1))) {
+            if !self.found.objects.contains(&key) {
+                let missing = Error::Missing { key: key.clone() };
+                self.damage(&key, missing)?;
+            }
+        }
+        Ok(())
     }
 
     async fn checkpoint(&mut self, sequence: u64, state: Option<&LogState>) -> Result<(), Error> {
@@ -246,9 +293,125 @@ impl Walk {
         Ok(())
     }
 
+    /// Checks what came after `since` on the way to `heads`.
+    async fn since(&mut self, heads: &[CommitId], since: CommitId) -> Result<(), Error> {
+        let mut seen = BTreeSet::new();
+        for &head in heads {
+            let commits = match history::commits_after(&self.repository, since, head).await {
+                Ok(Some(commits)) => commits,
+                Ok(None) => {
+                    let reason = format!("{head} does not come from {since}");
+                    return Err(Error::invalid("since", reason));
+                }
+                Err(error) => {
+                    self.damage(&object_key(&head.0), error)?;
+                    continue;
+                }
+            };
+            for id in commits {
+                if seen.insert(id) {
+                    self.changes(id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what a commit changed of its first parent.
+    async fn changes(&mut self, id: CommitId) -> Result<(), Error> {
+        let key = object_key(&id.0);
+        let read = async || {
+            let snapshot = self.repository.snapshot(id).await?;
+            let parents = self.repository.parents(id).await?;
+            let parent = match parents.first() {
+                Some(parent) => Some(self.repository.snapshot(*parent).await?),
+                None => None,
+            };
+            Ok((snapshot, parent))
+        };
+        let (snapshot, parent) = match read().await {
+            Ok(read) => read,
+            Err(error) => return self.damage(&key, error),
+        };
+        self.found.objects.insert(key.clone());
+        self.found.commits += 1;
+        let Some(parent) = parent else {
+            return self.tree(&snapshot).await;
+        };
+        let differences = match diff::nodes(&parent, &snapshot).await {
+            Ok(differences) => differences,
+            Err(error) => {
+                // Where exactly it is damaged, a walk over all of it tells.
+                self.damage(&key, error)?;
+                return self.tree(&snapshot).await;
+            }
+        };
+        for (path, difference) in differences {
+            match difference {
+                NodeDifference::Removed(_) => {}
+                NodeDifference::Added(_) | NodeDifference::Replaced(..) => {
+                    self.subtree(&snapshot, path).await?;
+                }
+                NodeDifference::Changed(..) => {
+                    let nodes = futures::try_join!(parent.node(&path), snapshot.node(&path));
+                    match nodes {
+                        Ok((Node::Array(old), Node::Array(new))) => {
+                            self.changed_array(&old, new).await?;
+                        }
+                        // Its document was read; its members have differences of their own.
+                        Ok(_) => {}
+                        Err(error) => self.damage(path.as_str(), error)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the pages and lists the chunks in which an array differs from what it was.
+    async fn changed_array(&mut self, old: &ArrayNode, new: ArrayNode) -> Result<(), Error> {
+        let (before, after) = (old.statistics_root(), new.statistics_root());
+        if !same_chunks(old, &new) || before.is_some() != after.is_some() {
+            return self.array(new).await;
+        }
+        let repository = self.repository.clone();
+        let statistics = async {
+            let Some((before, after)) = before.zip(after) else {
+                return Ok(());
+            };
+            let grid = |array: &ArrayNode| array.metadata().grid().grid_shape();
+            let (old_grid, new_grid) = (grid(old), grid(&new));
+            let before = (before.root, old.layout(), old_grid.as_slice());
+            let after = (after.root, new.layout(), new_grid.as_slice());
+            let pages = repository.statistics();
+            pages.differences(before, after).await.map(drop)
+        };
+        let differences = match futures::try_join!(diff::chunks(old, &new), statistics) {
+            Ok((differences, ())) => differences,
+            Err(error) => {
+                self.damage(new.path().as_str(), error)?;
+                return self.array(new).await;
+            }
+        };
+        let rows = differences.into_values().filter_map(|(_, new)| new);
+        let rows: Vec<ChunkRow> = rows.collect();
+        let stored = rows
+            .iter()
+            .filter(|row| matches!(row.location, Location::Stored));
+        self.found
+            .objects
+            .extend(stored.map(|row| shard_key(&row.id)));
+        self.found.arrays.push((new, rows));
+        Ok(())
+    }
+
     /// Checks the trees of a commit and the pages of its arrays.
     async fn tree(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
-        let mut open = vec![NodePath::root()];
+        self.subtree(snapshot, NodePath::root()).await
+    }
+
+    async fn subtree(&mut self, snapshot: &Snapshot, path: NodePath) -> Result<(), Error> {
+        let mut open = vec![path];
         while let Some(path) = open.pop() {
             let node = match snapshot.node(&path).await {
                 Ok(node) => node,
@@ -354,6 +517,12 @@ impl Walk {
         self.found.arrays.push((array, rows));
         Ok(())
     }
+}
+
+/// Whether a chunk of one array is the same in the other.
+fn same_chunks(a: &ArrayNode, b: &ArrayNode) -> bool {
+    let (a, b) = (a.metadata(), b.metadata());
+    a.chunk_shape() == b.chunk_shape() && a.codecs == b.codecs && a.data_type == b.data_type
 }
 
 /// Checks an object nothing refers to against its own name: a commit, document or page left by a

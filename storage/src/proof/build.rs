@@ -6,9 +6,12 @@ use array::{ChunkIndex, ChunkKind, NodePath, Region, Sharding, json};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use super::check::{check_size, inner_chunks_meeting, targets};
+use super::check::{check_inside, check_size, inner_chunks_meeting, targets};
 use super::leaves::Leaves;
-use super::{Base64, ChunkDocument, Document, FORMAT};
+use super::{
+    ArrayDocument, Base64, ChunkDocument, ChunksDocument, Content, Document, Proof,
+    PublishedDocument, statistics,
+};
 use crate::layout::{LEVEL_BITS, Layout};
 use crate::log::{self, LogEntry, Operation};
 use crate::page::{ChunkRow, ManifestRow, Page, PageRow as _};
@@ -25,28 +28,16 @@ struct Logged {
 
 impl Snapshot {
     /// The proof that the array at `path` holds what it holds in `region`, from the encoded inner
-    /// chunks to a log entry: canonical JSON, for [`crate::proof::check()`].
+    /// chunks to a log entry, and on to the signed checkpoint if the entry is published.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a region outside the array or of too many inner chunks;
     /// [`Error::NotFound`] if there is no such array; else as reading it.
-    pub async fn prove(&self, path: &NodePath, region: &Region) -> Result<Vec<u8>, Error> {
+    pub async fn prove(&self, path: &NodePath, region: &Region) -> Result<Proof, Error> {
         let array = self.array(path).await?;
-        check_size(array.metadata(), region).map_err(|reason| Error::invalid("region", reason))?;
-        let repository = self.repository();
-        let logged = repository.logged(self.id()).await?;
-        let mut trees = Vec::new();
-        let mut content = self.commit().root.content;
-        for name in path.names() {
-            let (pages, row) = repository.trees().pages_to(content, name).await?;
-            trees.push(
-                pages
-                    .into_iter()
-                    .map(|(rows, at)| show(Kind::TreeRow, &rows, [at]))
-                    .collect(),
-            );
-            content = row.content;
-        }
+        let invalid = |reason| Error::invalid("region", reason);
+        check_inside(array.metadata(), region).map_err(invalid)?;
+        check_size(array.metadata(), region).map_err(invalid)?;
         let mut prover = Prover {
             array: &array,
             region,
@@ -55,21 +46,75 @@ impl Snapshot {
             chunks: Vec::new(),
         };
         prover.prove().await?;
-        let numbers = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect();
-        let document = Document {
-            format: FORMAT.to_owned(),
-            path: path.as_str().to_owned(),
-            start: numbers(region.start()),
-            shape: numbers(region.shape()),
-            entry: parse(&logged.entry.encode().1)?,
-            refs: logged.refs,
-            commits: logged.commits,
-            trees,
-            metadata: parse(array.document())?,
+        let content = Content::Chunks(ChunksDocument {
             manifest: prover.manifest,
             chunks: prover.chunks,
+        });
+        self.proof_of(&array, region, content).await
+    }
+
+    /// The proof of the statistics of the array at `path` in `region`, from which `reduce` is to be
+    /// computed, as the writer of the data claimed them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a region outside the array or with parts of chunks, or an array
+    /// without statistics; else as [`Snapshot::prove`].
+    pub async fn prove_statistics(
+        &self,
+        path: &NodePath,
+        region: &Region,
+        reduce: &str,
+    ) -> Result<Proof, Error> {
+        let array = self.array(path).await?;
+        let content = statistics::prove(&array, region, reduce).await?;
+        let content = Content::Statistics(content);
+        self.proof_of(&array, region, content).await
+    }
+
+    /// What leads from the log to an array, and `content` of it.
+    async fn proof_of(
+        &self,
+        array: &ArrayNode,
+        region: &Region,
+        content: Content,
+    ) -> Result<Proof, Error> {
+        let repository = self.repository();
+        let logged = repository.logged(self.id()).await?;
+        let mut trees = Vec::new();
+        let mut above = self.commit().root.content;
+        for name in array.path().names() {
+            let (pages, row) = repository.trees().pages_to(above, name).await?;
+            trees.push(
+                pages
+                    .into_iter()
+                    .map(|(rows, at)| show(Kind::TreeRow, &rows, [at]))
+                    .collect(),
+            );
+            above = row.content;
+        }
+        let numbers = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect();
+        let receipt = repository.receipt(logged.entry.sequence).await?;
+        let published = receipt.map(|receipt| PublishedDocument {
+            repository: repository.id().to_string(),
+            receipt: receipt.to_string(),
+        });
+        let is_published = published.is_some();
+        let document = Document {
+            array: ArrayDocument {
+                path: array.path().as_str().to_owned(),
+                start: numbers(region.start()),
+                shape: numbers(region.shape()),
+                entry: parse(&logged.entry.encode().1)?,
+                published,
+                refs: logged.refs,
+                commits: logged.commits,
+                trees,
+                metadata: parse(array.document())?,
+            },
+            content,
         };
-        let value = serde_json::to_value(&document)
+        let value = document
+            .to_value()
             .map_err(|error| Error::invalid("proof", error.to_string()))?;
         let (_, bytes) = log::with_self(Kind::Proof, value);
         if bytes.len() > log::MAX_BYTES {
@@ -80,7 +125,10 @@ impl Snapshot {
             );
             return Err(Error::invalid("region", reason));
         }
-        Ok(bytes)
+        Ok(Proof {
+            bytes,
+            is_published,
+        })
     }
 }
 
@@ -89,7 +137,11 @@ fn parse(bytes: &[u8]) -> Result<Value, Error> {
 }
 
 /// Shows the rows at these places of a page, or of the state of the log.
-fn show(kind: Kind, rows: &[Vec<u8>], places: impl IntoIterator<Item = usize>) -> Leaves<Base64> {
+pub(super) fn show(
+    kind: Kind,
+    rows: &[Vec<u8>],
+    places: impl IntoIterator<Item = usize>,
+) -> Leaves<Base64> {
     let hashes: Vec<Hash> = rows.iter().map(|row| hash::hash(kind, row)).collect();
     let shown = places
         .into_iter()
@@ -98,33 +150,44 @@ fn show(kind: Kind, rows: &[Vec<u8>], places: impl IntoIterator<Item = usize>) -
 }
 
 impl Repository {
-    /// An entry after which a ref is at `commit` or at one that follows it in the same entry.
+    /// An entry after which a ref is at `commit` or at one that follows it in the same entry;
+    /// preferably one that is published.
     async fn logged(&self, commit: CommitId) -> Result<Logged, Error> {
         let newest = self.head().await?;
-        let entry_of = async |sequence| self.entry_that_exists(sequence).await;
-        if let (true, Some(sequence)) = (
-            newest.refs.values().any(|head| *head == commit),
-            newest.sequence,
-        ) {
-            let entry = entry_of(sequence).await?;
-            return self.logged_in(commit, &entry.1).await;
-        }
-        // An entry is later than its commits.
-        let time = self.commit(commit).await?.time;
-        let mut sequence = self.first_entry_after(time).await?;
-        while sequence < newest.next_sequence() {
-            let entry = entry_of(sequence).await?;
-            let moves_there = |operation: &Operation| matches!(operation, Operation::UpdateRef { to, .. } if *to == Some(commit));
-            if entry.1.operations.iter().any(moves_there) {
+        let published = self.published().await?;
+        let last = published.and_then(|published| published.head.size.checked_sub(1));
+        for sequence in last.into_iter().chain(newest.sequence) {
+            if Some(sequence) > newest.sequence {
+                continue;
+            }
+            let state = self.state_after(sequence).await?;
+            if state.refs.values().any(|head| *head == commit) {
+                let entry = self.entry_that_exists(sequence).await?;
                 return self.logged_in(commit, &entry.1).await;
             }
-            sequence += 1;
         }
-        Err(Error::not_found(
-            "log entry of commit",
-            &commit.to_string(),
-            [],
-        ))
+        let sequence = self.entry_of_commit(commit).await?;
+        let entry = self.entry_that_exists(sequence).await?;
+        self.logged_in(commit, &entry.1).await
+    }
+
+    /// The number of the first log entry that put a ref at `commit`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if none did; as [`Repository::head`].
+    pub async fn entry_of_commit(&self, commit: CommitId) -> Result<u64, Error> {
+        // An entry is later than its commits.
+        let time = self.commit(commit).await?.time;
+        let first = self.first_entry_after(time).await?;
+        for sequence in first..self.head().await?.next_sequence() {
+            let entry = self.entry_that_exists(sequence).await?;
+            let moves_there = |operation: &Operation| matches!(operation, Operation::UpdateRef { to, .. } if *to == Some(commit));
+            if entry.1.operations.iter().any(moves_there) {
+                return Ok(sequence);
+            }
+        }
+        let id = commit.to_string();
+        Err(Error::not_found("log entry of commit", &id, []))
     }
 
     /// What shows `commit` in the state after `entry`.

@@ -5,20 +5,28 @@ use std::collections::BTreeSet;
 use array::hash::{self, Hash, Kind};
 use array::{ArrayMetadata, ChunkIndex, NodeMetadata, NodePath, Region, Sharding, json};
 use bytes::Bytes;
+use uuid::Uuid;
 
+use super::fields::Fields;
 use super::leaves::Leaves;
-use super::{Base64, ChunkDocument, Document, FORMAT, MAX_INNER_CHUNKS, Proven, ProvenChunk};
+use super::{
+    Base64, ChunkDocument, ChunksDocument, Content, Contents, Document, MAX_INNER_CHUNKS, Proven,
+    ProvenChunk, PublishedDocument, statistics,
+};
 use crate::commit::Commit;
 use crate::layout::{LEVEL_BITS, Layout};
 use crate::log::{self, LogEntry};
+use crate::tlog::{self, Checkpoint, Receipt};
+use crate::tree::StatisticsRoot;
 use crate::{CommitId, Error};
 
 /// Most commits between the one a ref is at and the one that is asked for.
 const MAX_COMMITS: usize = 1 << 16;
 /// Rows of a page.
-const MAX_ROWS: u64 = 1024;
+pub(super) const MAX_ROWS: u64 = 1024;
 
-/// Checks a proof by itself; what it proves is true of the log that has the entry it names.
+/// Checks a proof by itself; what it proves is true of the log that has the entry it names. Whose
+/// log that is, the signatures of its checkpoint say: [`Checkpoint::verify`].
 ///
 /// # Errors
 /// [`Error::Corrupt`] with what does not follow.
@@ -28,38 +36,43 @@ pub fn check(bytes: &[u8]) -> Result<Proven, Error> {
 
 fn check_document(bytes: &[u8]) -> Result<Proven, String> {
     let (_, value) = log::check_self(Kind::Proof, bytes)?;
-    let document: Document = serde_json::from_value(value).map_err(|error| error.to_string())?;
-    if document.format != FORMAT {
-        return Err(format!("{:?} is not {FORMAT}", document.format));
-    }
+    let document = Document::parse(value)?;
     let sequence = document
+        .array
         .entry
         .get("sequence")
         .and_then(serde_json::Value::as_str);
     let sequence: u64 = sequence
         .and_then(|text| text.parse().ok())
         .ok_or("an entry without number")?;
-    let (entry_hash, entry) = LogEntry::decode(sequence, &json::canonical_bytes(&document.entry))?;
-    let (reference, head) = check_ref(&document.refs, entry.state)?;
-    let (commit_id, commit) = check_commits(&document.commits, head)?;
+    let (entry_hash, entry) =
+        LogEntry::decode(sequence, &json::canonical_bytes(&document.array.entry))?;
+    let checkpoint = match &document.array.published {
+        None => None,
+        Some(published) => Some(check_published(published, sequence, entry_hash)?),
+    };
+    let (reference, head) = check_ref(&document.array.refs, entry.state)?;
+    let (commit_id, commit) = check_commits(&document.array.commits, head)?;
 
     let path: NodePath = document
+        .array
         .path
         .parse()
         .map_err(|error: array::Error| error.to_string())?;
-    if path.as_str() != document.path || path.is_root() {
+    if path.as_str() != document.array.path || path.is_root() {
         return Err("no path of an array".into());
     }
     let names: Vec<&str> = path.names().collect();
-    if names.len() != document.trees.len() {
+    if names.len() != document.array.trees.len() {
         return Err("not one tree for each name".into());
     }
     let mut row = TreeRow {
         kind: KIND_GROUP,
         document: commit.root.document,
         content: commit.root.content,
+        statistics: None,
     };
-    for (name, pages) in names.iter().zip(&document.trees) {
+    for (name, pages) in names.iter().zip(&document.array.trees) {
         if row.kind != KIND_GROUP {
             return Err(format!("{name:?} is below an array"));
         }
@@ -68,7 +81,7 @@ fn check_document(bytes: &[u8]) -> Result<Proven, String> {
     if row.kind != KIND_ARRAY {
         return Err(format!("{path} is no array"));
     }
-    let metadata_bytes = json::canonical_bytes(&document.metadata);
+    let metadata_bytes = json::canonical_bytes(&document.array.metadata);
     if hash::hash(Kind::Document, &metadata_bytes) != row.document {
         return Err("the metadata are not those of the array".into());
     }
@@ -78,21 +91,48 @@ fn check_document(bytes: &[u8]) -> Result<Proven, String> {
         Err(error) => return Err(error.to_string()),
     };
     let region = check_region(&document, &metadata)?;
-    let mut checker = ChunkChecker::new(&document, &metadata, &region)?;
-    let chunks = checker.check(row.content)?;
+    let content = match &document.content {
+        Content::Chunks(content) => {
+            check_size(&metadata, &region)?;
+            let mut checker = ChunkChecker::new(content, &metadata, &region)?;
+            Contents::Chunks(checker.check(row.content)?)
+        }
+        Content::Statistics(content) => {
+            let root = row.statistics.ok_or("an array without statistics")?;
+            Contents::Statistics(statistics::check(content, root, &metadata, &region)?)
+        }
+    };
     let path_bytes = path_bytes(&document);
     Ok(Proven {
         sequence,
         entry: entry_hash,
         time: entry.time,
+        checkpoint,
         reference,
         commit: commit_id,
         path,
         metadata,
         region,
-        chunks,
+        content,
         path_bytes,
     })
+}
+
+/// The checkpoint under whose root the entry is.
+fn check_published(
+    published: &PublishedDocument,
+    sequence: u64,
+    entry: Hash,
+) -> Result<Checkpoint, String> {
+    let id: Option<Uuid> = published.repository.parse().ok();
+    let id = id.filter(|id| id.to_string() == published.repository);
+    let id = id.ok_or("an id of a repository that is none")?;
+    let receipt: Receipt = published.receipt.parse()?;
+    if receipt.extra.is_some() || receipt.index != sequence {
+        return Err("the receipt of something else".into());
+    }
+    receipt.check(&tlog::record(id, sequence, entry))?;
+    Ok(receipt.checkpoint)
 }
 
 fn row_hash(kind: Kind) -> impl Fn(&Base64) -> Result<Hash, String> {
@@ -137,7 +177,7 @@ fn check_commits(
     last.ok_or_else(|| "no commit".into())
 }
 
-const KIND_INNER: u8 = 0;
+pub(super) const KIND_INNER: u8 = 0;
 const KIND_GROUP: u8 = 1;
 const KIND_ARRAY: u8 = 2;
 const KIND_SHARD: u8 = 1;
@@ -148,6 +188,7 @@ struct TreeRow {
     kind: u8,
     document: Hash,
     content: Hash,
+    statistics: Option<StatisticsRoot>,
 }
 
 /// The row of `name` in the tree `root`.
@@ -183,16 +224,20 @@ fn check_tree(pages: &[Leaves<Base64>], root: Hash, name: &str) -> Result<TreeRo
         }
         let document = fields.field()?;
         let document = Hash::from_slice(document).ok_or("a document without hash")?;
-        for _ in 0..2 {
-            if !matches!(fields.field()?.len(), 0 | hash::HASH_BYTES) {
-                return Err("a statistics root that is no hash".into());
+        let statistics = match (fields.field()?, fields.field()?) {
+            ([], []) => None,
+            (root, metadata) => {
+                let hashes = Hash::from_slice(root).zip(Hash::from_slice(metadata));
+                let (root, metadata) = hashes.ok_or("a statistics root that is no hash")?;
+                Some(StatisticsRoot { root, metadata })
             }
-        }
+        };
         fields.end()?;
         return Ok(TreeRow {
             kind,
             document,
             content,
+            statistics,
         });
     }
     Err("a tree without pages".into())
@@ -204,24 +249,35 @@ fn check_region(document: &Document, metadata: &ArrayMetadata) -> Result<Region,
         _ => Err(format!("{text:?} is no number")),
     };
     let numbers = |texts: &[String]| texts.iter().map(number).collect::<Result<Vec<u64>, _>>();
-    let (start, shape) = (numbers(&document.start)?, numbers(&document.shape)?);
+    let (start, shape) = (
+        numbers(&document.array.start)?,
+        numbers(&document.array.shape)?,
+    );
     let dimensions = metadata.dimensions();
     if start.len() != dimensions || shape.len() != dimensions {
         return Err("a region of another number of dimensions".into());
     }
     let region = Region::new(start, shape).map_err(|error| error.to_string())?;
-    check_size(metadata, &region)?;
+    check_inside(metadata, &region)?;
     Ok(region)
 }
 
-/// Checks that `region` is in the array and no larger than a proof may be.
+/// Checks that `region` is in the array.
+///
+/// # Errors
+/// If it is not, or empty.
+pub(super) fn check_inside(metadata: &ArrayMetadata, region: &Region) -> Result<(), String> {
+    match !region.is_empty() && Region::whole(metadata.shape()).contains(region) {
+        true => Ok(()),
+        false => Err(format!("region {region} is not in the array, or empty")),
+    }
+}
+
+/// Checks that `region`, which is in the array, is no larger than a proof of chunks may be.
 ///
 /// # Errors
 /// If it is not.
 pub(super) fn check_size(metadata: &ArrayMetadata, region: &Region) -> Result<(), String> {
-    if region.is_empty() || !Region::whole(metadata.shape()).contains(region) {
-        return Err(format!("region {region} is not in the array, or empty"));
-    }
     let sharding = Sharding::of(metadata).map_err(|error| error.to_string())?;
     let inner = sharding
         .as_ref()
@@ -266,7 +322,7 @@ struct ChunkChecker<'a> {
 
 impl<'a> ChunkChecker<'a> {
     fn new(
-        document: &'a Document,
+        content: &'a ChunksDocument,
         metadata: &'a ArrayMetadata,
         region: &'a Region,
     ) -> Result<Self, String> {
@@ -278,8 +334,8 @@ impl<'a> ChunkChecker<'a> {
             metadata,
             region,
             sharding: Sharding::of(metadata).map_err(|error| error.to_string())?,
-            pages: document.manifest.iter(),
-            chunks: document.chunks.iter(),
+            pages: content.manifest.iter(),
+            chunks: content.chunks.iter(),
             proven: Vec::new(),
         })
     }
@@ -309,29 +365,23 @@ impl<'a> ChunkChecker<'a> {
         place: u128,
         targets: &[u128],
     ) -> Result<(), String> {
-        let page = self.pages.next().ok_or("too few pages")?;
-        if page.count == 0 || page.count > MAX_ROWS || rows.is_some_and(|rows| rows != page.count) {
-            return Err("a page with another number of rows".into());
-        }
-        if page.root(row_hash(Kind::Row))? != id {
-            return Err("a page is not the one above it names".into());
-        }
+        let page = next_page(&mut self.pages, Kind::Row, id, rows)?;
         let mut shown = Vec::with_capacity(page.leaves.len());
-        for (at, row) in &page.leaves {
+        for (_, row) in &page.leaves {
             let (address, row) = self.row(&row.0, level, place)?;
-            if shown.last().is_some_and(|(_, last, _)| *last >= address) {
+            if shown.last().is_some_and(|(last, _)| *last >= address) {
                 return Err("rows out of order".into());
             }
-            shown.push((*at, address, row));
+            shown.push((address, row));
         }
         let free = LEVEL_BITS * level;
         let mut used = BTreeSet::new();
         for group in targets.chunk_by(|a, b| a >> free == b >> free) {
             let wanted = group[0] >> free << free;
-            match shown.binary_search_by_key(&wanted, |(_, address, _)| *address) {
+            match shown.binary_search_by_key(&wanted, |(address, _)| *address) {
                 Ok(found) => {
                     used.insert(found);
-                    match &shown[found].2 {
+                    match &shown[found].1 {
                         ManifestRow::Inner { child, rows } => {
                             let place = Layout::page(wanted, level - 1);
                             self.page(*child, Some(*rows), level - 1, place, group)?;
@@ -344,18 +394,7 @@ impl<'a> ChunkChecker<'a> {
                     }
                 }
                 Err(after) => {
-                    // The rows on both sides are neighbours, or the page ends there.
-                    let before = after.checked_sub(1);
-                    let next = match before {
-                        Some(before) => shown[before].0 + 1,
-                        None => 0,
-                    };
-                    let ends = shown.get(after).map_or(page.count, |(at, ..)| *at);
-                    if next != ends {
-                        return Err("a row between two that are not neighbours".into());
-                    }
-                    used.extend(before);
-                    used.extend((after < shown.len()).then_some(after));
+                    used.extend(page.around(after)?);
                     for &target in group {
                         self.absent(target);
                     }
@@ -378,14 +417,7 @@ impl<'a> ChunkChecker<'a> {
         let coordinate = (0..dimensions).map(|_| fields.number());
         let coordinate: Vec<u64> = coordinate.collect::<Result<_, _>>()?;
         let (id, length) = (fields.hash()?, fields.number()?);
-        if !self.layout.fits(&coordinate) {
-            return Err("a row outside the chunk grid".into());
-        }
-        let address = self.layout.address(&coordinate);
-        let free = LEVEL_BITS * level;
-        if Layout::page(address, level) != place || address >> free << free != address {
-            return Err("a row that belongs to another page".into());
-        }
+        let address = row_address(&self.layout, &coordinate, level, place)?;
         if level > 0 {
             fields.end()?;
             return match kind {
@@ -482,6 +514,41 @@ impl<'a> ChunkChecker<'a> {
     }
 }
 
+/// The next page shown, which must be `id` with this many rows, hashed as `kind`.
+pub(super) fn next_page<'a>(
+    pages: &mut std::slice::Iter<'a, Leaves<Base64>>,
+    kind: Kind,
+    id: Hash,
+    rows: Option<u64>,
+) -> Result<&'a Leaves<Base64>, String> {
+    let page = pages.next().ok_or("too few pages")?;
+    if page.count == 0 || page.count > MAX_ROWS || rows.is_some_and(|rows| rows != page.count) {
+        return Err("a page with another number of rows".into());
+    }
+    match page.root(row_hash(kind))? == id {
+        true => Ok(page),
+        false => Err("a page is not the one above it names".into()),
+    }
+}
+
+/// The address of a row with this coordinate in the page at `level` that covers `place`.
+pub(super) fn row_address(
+    layout: &Layout,
+    coordinate: &[u64],
+    level: u32,
+    place: u128,
+) -> Result<u128, String> {
+    if !layout.fits(coordinate) {
+        return Err("a row outside the chunk grid".into());
+    }
+    let address = layout.address(coordinate);
+    let free = LEVEL_BITS * level;
+    match Layout::page(address, level) == place && address >> free << free == address {
+        true => Ok(address),
+        false => Err("a row that belongs to another page".into()),
+    }
+}
+
 /// Addresses of the chunks that meet `region`, which [`check_size`] has checked; ascending.
 pub(super) fn targets(layout: &Layout, metadata: &ArrayMetadata, region: &Region) -> Vec<u128> {
     let chunks = metadata.grid().chunks_meeting(region);
@@ -525,58 +592,19 @@ fn path_bytes(document: &Document) -> usize {
         ChunkDocument::Shard(leaves) => leaves.hash_bytes(),
         ChunkDocument::Plain(_) => 0,
     };
-    let trees = document.trees.iter().flatten().map(page).sum::<usize>();
-    let manifest = document.manifest.iter().map(page).sum::<usize>();
-    let chunks = document.chunks.iter().map(chunk).sum::<usize>();
-    page(&document.refs) + trees + manifest + chunks
-}
-
-/// Reads the parts of a row.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(count)
-            .ok_or("a row that is too short")?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        self.take(N)?
-            .try_into()
-            .map_err(|_| "a row that is too short".into())
-    }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        let [byte] = self.array()?;
-        Ok(byte)
-    }
-
-    fn number(&mut self) -> Result<u64, String> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn hash(&mut self) -> Result<Hash, String> {
-        Ok(Hash::from_bytes(self.array()?))
-    }
-
-    fn field(&mut self) -> Result<&'a [u8], String> {
-        let length = u32::from_le_bytes(self.array()?);
-        self.take(length as usize)
-    }
-
-    fn text(&mut self) -> Result<String, String> {
-        let text = std::str::from_utf8(self.field()?).map_err(|_| "a name that is no text")?;
-        Ok(text.to_owned())
-    }
-
-    fn end(&self) -> Result<(), String> {
-        match self.0 {
-            [] => Ok(()),
-            _ => Err("a row that is too long".into()),
+    let trees = document
+        .array
+        .trees
+        .iter()
+        .flatten()
+        .map(page)
+        .sum::<usize>();
+    let content = match &document.content {
+        Content::Chunks(content) => {
+            let manifest = content.manifest.iter().map(page).sum::<usize>();
+            manifest + content.chunks.iter().map(chunk).sum::<usize>()
         }
-    }
+        Content::Statistics(content) => content.statistics.iter().map(page).sum(),
+    };
+    page(&document.array.refs) + trees + content
 }

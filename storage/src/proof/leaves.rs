@@ -62,6 +62,22 @@ impl<T> Leaves<T> {
         }
     }
 
+    /// Of the leaves shown, those that prove that there is none between: so many come before. They
+    /// are neighbours, or the tree ends there.
+    ///
+    /// # Errors
+    /// If others may lie between.
+    pub(crate) fn around(&self, after: usize) -> Result<Vec<usize>, String> {
+        let place = |at: usize| self.leaves.get(at).map(|(place, _)| *place);
+        let before = after.checked_sub(1);
+        let next = before.and_then(place).map_or(0, |place| place + 1);
+        if next != place(after).unwrap_or(self.count) {
+            return Err("a row between two that are not neighbours".into());
+        }
+        let last = (after < self.leaves.len()).then_some(after);
+        Ok(before.into_iter().chain(last).collect())
+    }
+
     /// Bytes of its hashes.
     pub(crate) fn hash_bytes(&self) -> usize {
         self.hashes.len() * hash::HASH_BYTES
