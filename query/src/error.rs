@@ -38,6 +38,35 @@ pub enum Error {
         /// Length of the object.
         length_bytes: u64,
     },
+    /// The directory of the disk cache cannot be used.
+    #[error("the cache directory {path} cannot be used: {source}")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// More memory is needed at once than all requests have together.
+    #[error(
+        "{needed_bytes} bytes of memory are needed at once, all requests together have {limit_bytes}"
+    )]
+    OverBudget {
+        /// What is needed, in bytes.
+        needed_bytes: u64,
+        /// What there is, in bytes.
+        limit_bytes: u64,
+    },
+    /// Other requests have the memory.
+    #[error(
+        "{needed_bytes} bytes of memory were not free within {} s, other requests have them: try again",
+        waited.as_secs_f64()
+    )]
+    Busy {
+        /// What is needed, in bytes.
+        needed_bytes: u64,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+    },
     /// The work was cancelled because the process is stopping.
     #[error("the read was cancelled")]
     Cancelled,

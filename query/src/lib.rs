@@ -9,23 +9,46 @@
 //! Architecture invariants: the reads of a [`Plan`] cover every selected element exactly once; bytes
 //! that leave `fetch` were verified; caches hold immutable things only.
 
+mod budget;
 mod chunk_statistics;
+mod concurrent;
+mod costs;
+mod counters;
+mod cuts;
+mod disk;
 mod engine;
 mod error;
+mod explain;
 mod fetch;
+mod measure;
 mod output;
 mod plan;
+mod points;
 mod pool;
 mod proven;
+mod read;
+mod reduce;
 mod rewrite;
+mod stream;
+mod summary;
 mod verify;
+mod work;
 mod write;
 
+pub use budget::Reservation;
+pub use chunk_statistics::chunk_statistics;
+pub use costs::Costs;
+pub use counters::{Counters, Tier};
 pub use engine::{Engine, Settings};
 pub use error::Error;
+pub use explain::{Explanation, Requests};
 pub use fetch::ArrayReader;
+pub use measure::{Aggregation, AxisWeights, Grouping, Measure, Role};
 pub use plan::{ChunkRead, Plan};
-pub use proven::proven_values;
+pub use points::Points;
+pub use proven::{proven_reduction, proven_statistics, proven_values};
+pub use reduce::Approximation;
 pub use rewrite::Rewritten;
-pub use verify::Report;
+pub use stream::Pieces;
+pub use verify::{Progress, Report};
 pub use write::summarize;

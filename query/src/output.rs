@@ -22,6 +22,13 @@ impl Output {
         Self(UnsafeCell::new(bytes))
     }
 
+    /// How many bytes there are.
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: only the length is read; nothing changes it until `into_inner` takes the buffer by
+        // value.
+        unsafe { (*self.0.get()).len() }
+    }
+
     /// Bytes `start..start + length`.
     ///
     /// # Safety
@@ -35,9 +42,7 @@ impl Output {
     )]
     pub(crate) unsafe fn range_mut(&self, start: usize, length: usize) -> &mut [u8] {
         let buffer = self.0.get();
-        // SAFETY: only the length is read here; nothing changes it until `into_inner` takes the
-        // buffer by value.
-        let total = unsafe { (*buffer).len() };
+        let total = self.len();
         assert!(
             start <= total && length <= total - start,
             "range past the output"

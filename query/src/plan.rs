@@ -5,6 +5,7 @@ use codecs::ArrayCodec;
 use compute::gather::AxisPart;
 
 use crate::ArrayReader;
+use crate::measure::Role;
 
 /// The inner chunks of an array that hold a selection.
 ///
@@ -107,6 +108,11 @@ impl Plan {
     ///
     /// Every touched inner chunk is in exactly one of them.
     pub fn reads(&self) -> impl Iterator<Item = ChunkRead> + '_ {
+        self.reads_by((0..self.touched.len()).collect())
+    }
+
+    /// The same in the order of these axes, the last one fastest.
+    pub(crate) fn reads_by(&self, order: Vec<usize>) -> impl Iterator<Item = ChunkRead> + '_ {
         // Along each axis, runs of touched inner coordinates in the same stored chunk.
         let runs: Vec<Vec<&[u64]>> = self
             .touched
@@ -114,13 +120,12 @@ impl Plan {
             .zip(&self.inner_per_chunk)
             .map(|(touched, &per)| touched.chunk_by(move |a, b| a / per == b / per).collect())
             .collect();
-        let lengths: Vec<u64> = runs.iter().map(|axis| axis.len() as u64).collect();
+        let lengths: Vec<u64> = order.iter().map(|&axis| runs[axis].len() as u64).collect();
         Region::whole(&lengths).positions().map(move |at| {
-            let axes: Vec<&[u64]> = at
-                .iter()
-                .zip(&runs)
-                .map(|(&nth, axis)| axis[nth as usize])
-                .collect();
+            let mut axes: Vec<&[u64]> = vec![&[]; runs.len()];
+            for (&axis, &nth) in order.iter().zip(&at) {
+                axes[axis] = runs[axis][nth as usize];
+            }
             let lengths: Vec<u64> = axes.iter().map(|axis| axis.len() as u64).collect();
             let inner: Vec<Vec<u64>> = Region::whole(&lengths)
                 .positions()
@@ -139,45 +144,51 @@ impl Plan {
         })
     }
 
-    /// The needed inner chunks of the stored chunk that holds `inner`.
-    pub(crate) fn read_around(&self, inner: &[u64]) -> ChunkRead {
-        let axes: Vec<Vec<u64>> = inner
-            .iter()
-            .zip(&self.touched)
-            .zip(&self.inner_per_chunk)
-            .map(|((at, touched), per)| {
-                let first = touched.partition_point(|other| other / per < at / per);
-                let end = touched.partition_point(|other| other / per <= at / per);
-                touched[first..end].to_vec()
-            })
-            .collect();
-        let lengths: Vec<u64> = axes.iter().map(|axis| axis.len() as u64).collect();
-        let inner_chunks = Region::whole(&lengths)
-            .positions()
-            .map(|nth| {
-                nth.iter()
-                    .zip(&axes)
-                    .map(|(&nth, axis)| axis[nth as usize])
-                    .collect()
-            })
-            .collect();
-        ChunkRead {
-            index: self.locate(inner).0,
-            inner: inner_chunks,
+    /// The stored chunks whose cells in the array are all selected, as a box of the chunk grid; empty
+    /// if there is none or what is selected is no box.
+    pub(crate) fn whole_chunks(&self) -> Result<Region, array::Error> {
+        let axes = self.selection.axes().iter().zip(&self.array_shape);
+        let chunk = self.inner_shape.iter().zip(&self.inner_per_chunk);
+        let (mut start, mut lengths) = (Vec::new(), Vec::new());
+        for ((axis, &size), (inner, per)) in axes.zip(chunk) {
+            let length = inner * per;
+            let hull = axis.hull();
+            let is_run = hull.end - hull.start == axis.len();
+            let first = hull.start.div_ceil(length);
+            let end = if hull.end == size {
+                size.div_ceil(length)
+            } else {
+                hull.end / length
+            };
+            start.push(first);
+            lengths.push(if is_run { end.saturating_sub(first) } else { 0 });
         }
+        Region::new(start, lengths)
     }
 
-    /// Inner chunks of a stored chunk that lie at least partly inside the array.
-    pub(crate) fn inner_chunks_in_array(&self, index: &ChunkIndex) -> u64 {
-        index
-            .as_slice()
-            .iter()
-            .zip(&self.inner_per_chunk)
-            .zip(self.inner_shape.iter().zip(&self.array_shape))
-            .map(|((at, per), (inner, length))| {
-                length.div_ceil(*inner).saturating_sub(at * per).min(*per)
-            })
-            .product()
+    /// Whether these roles leave one value.
+    pub(crate) fn is_one_value(&self, roles: &[Role]) -> bool {
+        let mut axes = roles.iter().zip(self.selection.axes());
+        axes.all(|(role, axis)| *role == Role::Reduced || role.is_kept() && axis.len() == 1)
+    }
+
+    /// Stored chunks it touches; saturates.
+    pub(crate) fn chunks(&self) -> u64 {
+        let axes = self.touched.iter().zip(&self.inner_per_chunk);
+        let along = axes.map(|(touched, &per)| touched.chunk_by(|a, b| a / per == b / per).count());
+        along.fold(1, |chunks, count| chunks.saturating_mul(count as u64))
+    }
+
+    /// Whether no cell is selected twice.
+    pub(crate) fn is_set(&self) -> bool {
+        self.selection.axes().iter().all(|axis| match axis {
+            AxisSelection::List(positions) => {
+                let mut sorted = positions.to_vec();
+                sorted.sort_unstable();
+                sorted.windows(2).all(|pair| pair[0] < pair[1])
+            }
+            _ => true,
+        })
     }
 
     /// Whether every cell of the inner chunk at `inner` that is in the array is selected.
@@ -196,19 +207,18 @@ impl Plan {
         })
     }
 
+    /// The selected cells along one axis of the inner chunks at this coordinate.
+    pub(crate) fn part(&self, axis: usize, at: u64) -> AxisPart {
+        let (length, size) = (self.inner_shape[axis], self.array_shape[axis]);
+        let start = at * length;
+        let cells = start..start.saturating_add(length).min(size);
+        AxisPart::of(&self.selection.axes()[axis], cells)
+    }
+
     /// The selected cells of the inner chunk at `inner`, along each axis.
     pub(crate) fn parts(&self, inner: &[u64]) -> Vec<AxisPart> {
-        inner
-            .iter()
-            .zip(self.selection.axes())
-            .zip(self.inner_shape.iter().zip(&self.array_shape))
-            .map(|((at, axis), (&length, &size))| {
-                AxisPart::of(
-                    axis,
-                    at * length..(at * length).saturating_add(length).min(size),
-                )
-            })
-            .collect()
+        let axes = inner.iter().enumerate();
+        axes.map(|(axis, &at)| self.part(axis, at)).collect()
     }
 }
 

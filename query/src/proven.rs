@@ -1,8 +1,10 @@
 //! The values in a proof.
 
-use array::{Elements, Region, Tensor, VariableElements, shape};
+use array::{Elements, Region, Statistics, Tensor, VariableElements, shape};
 use codecs::ArrayCodec;
-use storage::proof::Proven;
+use compute::Reducer;
+use compute::cf::Missing;
+use storage::proof::{Contents, Proven, ProvenStatistics};
 
 use crate::Error;
 
@@ -12,9 +14,17 @@ const MAX_BYTES: u64 = 1 << 30;
 /// The values of the region that was proven, as stored.
 ///
 /// # Errors
+/// [`array::Error::Unsupported`] if only statistics were proven;
 /// [`Error::Codecs`] if the array's codecs are not known; [`Error::Array`] if there are over 1 GiB
 /// of them; [`Error::Corrupt`] if the bytes, though proven, do not decode.
 pub fn proven_values(proven: &Proven) -> Result<Tensor, Error> {
+    let Contents::Chunks(chunks) = &proven.content else {
+        return Err(array::Error::Unsupported {
+            what: "values",
+            reason: "the proof is of statistics".into(),
+        }
+        .into());
+    };
     let array = || proven.path.to_string();
     let codec = ArrayCodec::new(&proven.metadata).map_err(|error| Error::Codecs {
         array: array(),
@@ -41,7 +51,7 @@ pub fn proven_values(proven: &Proven) -> Result<Tensor, Error> {
         Elements::Fixed(bytes) => Values::Fixed { size, bytes },
         Elements::Variable(_) => Values::Variable(vec![fill.as_bytes().to_vec(); count as usize]),
     };
-    for chunk in &proven.chunks {
+    for chunk in chunks {
         for (inner, encoded) in &chunk.inner {
             let Some(encoded) = encoded else { continue };
             let within = codec.inner_region(*inner as usize).map_err(corrupt)?;
@@ -57,6 +67,54 @@ pub fn proven_values(proven: &Proven) -> Result<Tensor, Error> {
         shape: region.shape().to_vec(),
         elements: values.finish(),
     })
+}
+
+/// The statistics of all cells of the region that was proven, those without a stored value
+/// included; as stored, neither scaled nor offset. `None` if it is values that were proven.
+///
+/// # Errors
+/// [`Error::Codecs`] if the array's codecs are not known; [`Error::Compute`] if its attributes are
+/// not valid.
+pub fn proven_statistics(proven: &Proven) -> Result<Option<Statistics>, Error> {
+    let Contents::Statistics(found) = &proven.content else {
+        return Ok(None);
+    };
+    let metadata = &proven.metadata;
+    let codec = ArrayCodec::new(metadata).map_err(|error| Error::Codecs {
+        array: proven.path.to_string(),
+        reason: error.to_string(),
+    })?;
+    let missing = Missing::from_attributes(&metadata.data_type, &metadata.attributes)?;
+    let fill = codec.fill_value().as_bytes();
+    let fill = compute::statistics(&metadata.data_type, fill, &missing);
+    let absent = fill.map(|fill| fill.repeated(found.absent_cells));
+    Ok(absent.map(|absent| found.stored.merge(absent)))
+}
+
+/// What a proof of statistics proves the reduction it names to be: a tensor without dimensions.
+/// `None` if it is values that were proven.
+///
+/// # Errors
+/// [`Error::Compute`] if statistics do not answer it; else as [`proven_statistics`].
+pub fn proven_reduction(proven: &Proven) -> Result<Option<Tensor>, Error> {
+    let (Contents::Statistics(ProvenStatistics { reduce, .. }), Some(statistics)) =
+        (&proven.content, proven_statistics(proven)?)
+    else {
+        return Ok(None);
+    };
+    let reducer: Reducer = reduce.parse()?;
+    let metadata = &proven.metadata;
+    let (data_type, bytes) = compute::reduce_statistics(
+        &statistics,
+        reducer,
+        &metadata.data_type,
+        &metadata.attributes,
+    )?;
+    Ok(Some(Tensor {
+        data_type,
+        shape: Vec::new(),
+        elements: Elements::Fixed(bytes),
+    }))
 }
 
 /// The values of a region, filled box by box.

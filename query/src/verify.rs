@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use array::hash::{Kind, hash};
 use array::shard::{verify_plain, verify_shard, verify_unknown_shard};
-use array::{ChunkIndex, Hash, Region, Statistics};
+use array::{Hash, Statistics};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
 use storage::{ArrayNode, ChunkKind, ChunkRow, Damage, Repository, Scope};
 
 use crate::chunk_statistics;
@@ -31,18 +33,70 @@ pub struct Report {
     pub unreferenced: u64,
 }
 
+/// How far a verification got. Kept somewhere, it lets another one go on from there: chunks are
+/// named by what they are, so it does not matter what was committed meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// What is verified, in words of the caller's: the progress of something else is none.
+    pub of: String,
+    /// Whether chunks were decoded too.
+    pub deep: bool,
+    /// Stored chunks whose bytes were checked.
+    pub chunks: u64,
+    /// Bytes of those chunks.
+    pub chunk_bytes: u64,
+    /// Bytes of all chunks in scope.
+    pub total_bytes: u64,
+    /// Of each array, by a hash of its chunks, how many of its chunks in address order were checked.
+    checked: BTreeMap<String, u64>,
+    /// What was wrong with them.
+    damage: Vec<Damage>,
+}
+
+impl Progress {
+    /// That of a verification that has not begun.
+    pub fn new(of: &str, deep: bool) -> Self {
+        Self {
+            of: of.to_owned(),
+            deep,
+            ..Self::default()
+        }
+    }
+}
+
+/// Names what is checked of an array: its chunks under its metadata.
+fn array_key(node: &ArrayNode, rows: &[ChunkRow], deep: bool) -> String {
+    let mut content = Vec::new();
+    content.extend_from_slice(node.document_hash().as_bytes());
+    if let Some(statistics) = node.statistics_root().filter(|_| deep) {
+        content.extend_from_slice(statistics.root.as_bytes());
+    }
+    for row in rows {
+        content.extend_from_slice(row.id.as_bytes());
+    }
+    hash(Kind::Request, &content).to_string()
+}
+
+/// Chunks checked between two looks at the progress.
+const BATCH: usize = 256;
+
 impl Engine {
     /// Verifies a repository. Every byte in scope is read; `deep` also decodes every chunk and
-    /// recomputes the statistics.
+    /// recomputes the statistics. Goes on from `progress`, if that was as deep, and shows it to
+    /// `observe` every so many chunks, which ends the verification by saying no.
     ///
     /// # Errors
-    /// [`Error::Storage`] if the store failed. Damage is not an error but part of the report.
+    /// [`Error::Cancelled`] if it was ended; [`Error::Storage`] if the store failed or the scope is
+    /// not valid. Damage is not an error but part of the report.
     pub async fn verify(
         &self,
         repository: &Repository,
         scope: &Scope,
-        deep: bool,
+        progress: &mut Progress,
+        observe: &mut (dyn FnMut(&Progress) -> bool + Send),
     ) -> Result<Report, Error> {
+        let deep = progress.deep;
         let mut found = repository.verify(scope).await?;
         let mut report = Report {
             damage: std::mem::take(&mut found.damage),
@@ -50,8 +104,11 @@ impl Engine {
             commits: found.commits,
             ..Report::default()
         };
+        let arrays = std::mem::take(&mut found.arrays);
+        let rows = arrays.iter().flat_map(|(_, rows)| rows);
+        progress.total_bytes = rows.fold(0, |sum, row| sum.saturating_add(row.length));
         let mut seen: HashSet<(Hash, Hash)> = HashSet::new();
-        for (node, rows) in std::mem::take(&mut found.arrays) {
+        for (node, rows) in arrays {
             let array = match self.open(node.clone()) {
                 Ok(array) => array,
                 Err(error) => {
@@ -63,55 +120,29 @@ impl Engine {
                     continue;
                 }
             };
-            let statistics = if deep {
-                self.stored_statistics(&node, &mut report).await?
-            } else {
-                None
-            };
-            // The same object may serve many commits; under one set of metadata it is read once.
-            let fresh: Vec<ChunkRow> = rows
-                .into_iter()
-                .filter(|row| {
-                    deep && statistics.is_some() || seen.insert((row.id, node.document_hash()))
-                })
-                .collect();
-            let mut checks = futures::stream::iter(fresh)
-                .map(|row| self.check_chunk(array.clone(), row, deep))
-                .buffer_unordered(2 * self.pool.threads());
-            while let Some((row, result)) = checks.next().await {
-                report.chunks += 1;
-                report.chunk_bytes += row.length;
-                match result {
-                    Err(Error::Storage(error @ storage::Error::Store { .. })) => {
-                        return Err(error.into());
-                    }
-                    Err(Error::Storage(error)) => {
-                        report
-                            .damage
-                            .push(Damage::new(&node.chunk_object(&row), &error));
-                    }
-                    Err(error) => {
-                        let object = node.chunk_object(&row);
-                        report.damage.push(Damage {
-                            object,
-                            reason: error.to_string(),
-                        });
-                    }
-                    Ok(computed) => {
-                        if let (Some(stored), Some(computed)) = (&statistics, computed)
-                            // As bytes: the sum of values that hold a NaN is one.
-                            && stored.get(&row.index).map(Statistics::to_bytes)
-                                != Some(computed.to_bytes())
-                        {
-                            let object =
-                                format!("statistics of {} chunk {}", node.path(), row.index);
-                            let reason = "they are not those of the data".to_owned();
-                            report.damage.push(Damage { object, reason });
-                        }
-                    }
+            let key = array_key(&node, &rows, deep);
+            let has_statistics = deep && node.has_current_statistics();
+            let mut checked = progress.checked.get(&key).copied().unwrap_or(0) as usize;
+            while checked < rows.len() {
+                if !observe(progress) {
+                    return Err(Error::Cancelled);
                 }
+                let batch = &rows[checked..rows.len().min(checked + BATCH)];
+                checked += batch.len();
+                // The same object may serve many commits; under one set of metadata it is read
+                // once.
+                let fresh = batch.iter().filter(|row| {
+                    let is_new = seen.insert((row.id, node.document_hash()));
+                    has_statistics || is_new
+                });
+                let fresh: Vec<ChunkRow> = fresh.cloned().collect();
+                self.check_chunks(&array, fresh, progress).await?;
+                progress.checked.insert(key.clone(), checked as u64);
             }
         }
+        observe(progress);
+        report.damage.append(&mut progress.damage.clone());
+        (report.chunks, report.chunk_bytes) = (progress.chunks, progress.chunk_bytes);
         report.objects = found.objects.len() as u64;
         if *scope == Scope::Everything {
             self.check_unreferenced(repository, &found.objects, &mut report)
@@ -122,22 +153,58 @@ impl Engine {
         Ok(report)
     }
 
-    async fn stored_statistics(
+    /// Checks some chunks of an array, several at once.
+    async fn check_chunks(
         &self,
-        node: &ArrayNode,
-        report: &mut Report,
-    ) -> Result<Option<BTreeMap<ChunkIndex, Statistics>>, Error> {
-        let grid = Region::whole(&node.metadata().grid().grid_shape());
-        match node.statistics(&grid).await {
-            Ok(rows) => Ok(rows.map(|rows| rows.into_iter().collect())),
-            Err(error @ storage::Error::Store { .. }) => Err(error.into()),
-            Err(error) => {
-                report
-                    .damage
-                    .push(Damage::new(&node.path().to_string(), &error));
-                Ok(None)
+        array: &ArrayReader,
+        rows: Vec<ChunkRow>,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let node = &array.node;
+        let mut checks = futures::stream::iter(rows)
+            .map(|row| self.check_chunk(array.clone(), row, progress.deep))
+            .buffer_unordered(2 * self.pool.threads());
+        while let Some((row, result)) = checks.next().await {
+            progress.chunks += 1;
+            progress.chunk_bytes += row.length;
+            let computed = match result {
+                Err(Error::Storage(error @ storage::Error::Store { .. })) => {
+                    return Err(error.into());
+                }
+                Err(Error::Storage(error)) => {
+                    let damage = Damage::new(&node.chunk_object(&row), &error);
+                    progress.damage.push(damage);
+                    continue;
+                }
+                Err(error) => {
+                    progress.damage.push(Damage {
+                        object: node.chunk_object(&row),
+                        reason: error.to_string(),
+                    });
+                    continue;
+                }
+                Ok(computed) => computed,
+            };
+            let Some(computed) = computed else { continue };
+            let stored = match node.chunk_statistics(&row.index).await {
+                Err(error @ storage::Error::Store { .. }) => return Err(error.into()),
+                Err(error) => {
+                    let damage = Damage::new(node.path().as_str(), &error);
+                    progress.damage.push(damage);
+                    continue;
+                }
+                Ok(stored) => stored,
+            };
+            // As bytes: the sum of values that hold a NaN is one.
+            let is_same = stored.map(|stored| stored.to_bytes()) == Some(computed.to_bytes());
+            if node.has_current_statistics() && !is_same {
+                progress.damage.push(Damage {
+                    object: format!("statistics of {} chunk {}", node.path(), row.index),
+                    reason: "they are not those of the data".to_owned(),
+                });
             }
         }
+        Ok(())
     }
 
     /// Reads one chunk past all caches and checks it; deep, gives the statistics of its cells.

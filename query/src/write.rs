@@ -21,6 +21,7 @@ use compute::gather;
 use futures::TryStreamExt as _;
 use storage::{ArrayNode, ChunkRow, Summarize, Transaction};
 
+use crate::budget::Reservation;
 use crate::chunk_statistics;
 use crate::engine::Engine;
 use crate::plan::{ChunkRead, Plan};
@@ -69,8 +70,9 @@ impl Engine {
         let tensor = Arc::new(tensor);
         futures::stream::iter(plan.reads().map(Ok::<_, Error>))
             .try_for_each_concurrent(self.concurrent_chunks(), |read| {
-                let (plan, tensor) = (plan.clone(), tensor.clone());
+                let (plan, tensor, array) = (plan.clone(), tensor.clone(), &array);
                 async move {
+                    let _memory = self.chunk_memory(array).await?;
                     self.until_not_overtaken(transaction, path, &read.index, |array, row| {
                         let (plan, tensor, read) = (plan.clone(), tensor.clone(), read.clone());
                         async move { self.set_cells(&array, row, &plan, &read, &tensor).await }
@@ -78,6 +80,17 @@ impl Engine {
                     .await
                 }
             })
+            .await
+    }
+
+    /// Memory for the work on one stored chunk: its old and new inner chunks, encoded, and those that
+    /// are decoded.
+    async fn chunk_memory(&self, array: &ArrayReader) -> Result<Reservation, Error> {
+        let inner_chunks = array.codec.inner_chunks() as u64;
+        let needed = array.decoded_bytes().saturating_mul(2 * inner_chunks);
+        // One that is larger than all of it has it for itself.
+        self.writing
+            .take(needed.min(self.writing.total_bytes()))
             .await
     }
 
@@ -217,7 +230,7 @@ impl Engine {
         let Some(row) = row else {
             return Ok(vec![None; needed.len()]);
         };
-        self.fetcher.inner_chunks(array, row, needed, true).await
+        self.fetcher.inner_chunks(array, row, needed).await
     }
 
     /// The chunk `row` with the cells of `tensor` that `plan` puts there.
