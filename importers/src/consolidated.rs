@@ -15,6 +15,19 @@ pub fn document_with_members(node: &Node, nodes: &[Node]) -> Vec<u8> {
     if let Node::Array(_) = node {
         return node.document().to_vec();
     }
+    document_with_members_as(node, nodes, Clone::clone)
+}
+
+/// The same, each node with the metadata that `show` makes of its own.
+pub fn document_with_members_as(
+    node: &Node,
+    nodes: &[Node],
+    show: impl Fn(&NodeMetadata) -> NodeMetadata,
+) -> Vec<u8> {
+    let shown = show(node.metadata());
+    if let NodeMetadata::Array(_) = &shown {
+        return shown.canonical_bytes();
+    }
     let own = node.path().as_str();
     let mut metadata = Map::new();
     for other in nodes {
@@ -23,15 +36,19 @@ pub fn document_with_members(node: &Node, nodes: &[Node]) -> Vec<u8> {
             Some(rest) => rest.strip_prefix('/').unwrap_or_default(),
             None => "",
         };
-        let opens = match other.metadata() {
+        if below.is_empty() {
+            continue;
+        }
+        let shown = show(other.metadata());
+        let opens = match &shown {
             NodeMetadata::Array(array) => opens_in_zarr_python(array),
             NodeMetadata::Group(_) => true,
         };
-        if !below.is_empty() && opens {
-            metadata.insert(below.to_owned(), other.metadata().to_json());
+        if opens {
+            metadata.insert(below.to_owned(), shown.to_json());
         }
     }
-    let mut document = node.metadata().to_json();
+    let mut document = shown.to_json();
     document["consolidated_metadata"] =
         json!({ "kind": "inline", "must_understand": false, "metadata": Value::Object(metadata) });
     array::json::canonical_bytes(&document)

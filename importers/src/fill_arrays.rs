@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use array::{ArrayMetadata, ChunkIndex, Elements, NodePath, Region, Statistics};
 use codecs::ArrayCodec;
-use compute::cf::Missing;
 use storage::Transaction;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -301,7 +300,7 @@ fn encode(
             &cut
         }
     };
-    let statistics = statistics(metadata, inside);
+    let statistics = query::chunk_statistics(codec, metadata, region, inside);
     let whole = Region::new(region.start().to_vec(), codec.chunk_shape().to_vec())?;
     let encoded = match whole == *region {
         true => codec.encode(inside, region.shape())?,
@@ -309,13 +308,4 @@ fn encode(
     };
     let bytes = inside.size_bytes() as u64;
     Ok((bytes, encoded.map(|chunk| (chunk, statistics))))
-}
-
-/// Statistics of a shard's cells; none for types and for attributes that have none.
-fn statistics(metadata: &ArrayMetadata, elements: &Elements) -> Option<Statistics> {
-    let Elements::Fixed(bytes) = elements else {
-        return None;
-    };
-    let missing = Missing::from_attributes(&metadata.data_type, &metadata.attributes).ok()?;
-    compute::statistics(&metadata.data_type, bytes, &missing)
 }

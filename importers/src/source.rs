@@ -8,6 +8,7 @@ use std::sync::Arc;
 use array::{DataType, Elements, Region};
 
 use crate::Error;
+#[cfg(feature = "hdf5")]
 use crate::hdf5::Hdf5File;
 use crate::netcdf3::NetCdf3File;
 
@@ -30,6 +31,7 @@ pub enum Attribute {
 
 impl Attribute {
     /// The same values in `shape`, which holds as many.
+    #[cfg(feature = "hdf5")]
     pub(crate) fn with_shape(self, shape: &[usize]) -> Self {
         fn split<T: Clone>(
             values: &[T],
@@ -110,6 +112,7 @@ pub struct Source {
 #[derive(Clone, Debug)]
 enum Reader {
     NetCdf3(Arc<NetCdf3File>),
+    #[cfg(feature = "hdf5")]
     Hdf5(Arc<Hdf5File>),
 }
 
@@ -143,18 +146,39 @@ impl Source {
                 reader: Reader::NetCdf3(Arc::new(file)),
             });
         }
-        // An HDF5 superblock may come after a user block; the library looks for it.
-        if start == *b"\x89HDF\r\n\x1a\n" || Hdf5File::is_hdf5(path) {
-            let (file, groups) = Hdf5File::open(path)?;
-            return Ok(Self {
-                groups: Arc::new(groups),
-                reader: Reader::Hdf5(Arc::new(file)),
-            });
+        if let Some(opened) = Self::open_hdf5(path, start == *b"\x89HDF\r\n\x1a\n") {
+            return opened;
         }
         let reason = "it is neither NetCDF-3 (starts with CDF) nor NetCDF-4 or HDF5".to_owned();
         Err(Error::Malformed {
             path: path.to_owned(),
             reason,
+        })
+    }
+
+    /// Opens an HDF5 file; `None` if it is none. `is_hdf5`: its first bytes say so.
+    #[cfg(feature = "hdf5")]
+    fn open_hdf5(path: &Path, is_hdf5: bool) -> Option<Result<Self, Error>> {
+        // A superblock may come after a user block; the library looks for it.
+        let is_hdf5 = is_hdf5 || Hdf5File::is_hdf5(path);
+        is_hdf5.then(|| {
+            let (file, groups) = Hdf5File::open(path)?;
+            Ok(Self {
+                groups: Arc::new(groups),
+                reader: Reader::Hdf5(Arc::new(file)),
+            })
+        })
+    }
+
+    #[cfg(not(feature = "hdf5"))]
+    fn open_hdf5(path: &Path, is_hdf5: bool) -> Option<Result<Self, Error>> {
+        is_hdf5.then(|| {
+            Err(Error::Unsupported {
+                what: path.display().to_string(),
+                reason: "this build has no HDF5 library, which NetCDF-4 and HDF5 files need: \
+                         import it with the quarr command"
+                    .to_owned(),
+            })
         })
     }
 
@@ -167,6 +191,7 @@ impl Source {
     pub fn format(&self) -> &'static str {
         match &self.reader {
             Reader::NetCdf3(file) => file.format(),
+            #[cfg(feature = "hdf5")]
             Reader::Hdf5(file) => file.format(),
         }
     }
@@ -178,6 +203,7 @@ impl Source {
     pub fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
         match &self.reader {
             Reader::NetCdf3(file) => file.read(variable, region).map(Elements::Fixed),
+            #[cfg(feature = "hdf5")]
             Reader::Hdf5(file) => file.read(variable, region),
         }
     }
