@@ -63,7 +63,7 @@ impl From<&storage::Conflict> for ConflictInfo {
 }
 
 /// An error on its way to a client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     problem: Box<Problem>,
     /// What a 5xx hides from the client and tells the log.
@@ -200,7 +200,8 @@ impl Failure {
         )
     }
 
-    fn meaningless(detail: impl Into<String>) -> Self {
+    /// It is understood, but cannot be done with what there is.
+    pub fn meaningless(detail: impl Into<String>) -> Self {
         let title = "The request has no answer";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-answer", title, detail)
     }
@@ -225,13 +226,44 @@ impl Failure {
         .because(detail)
     }
 
+    /// The service has too much to do.
+    pub fn busy(detail: impl Into<String>) -> Self {
+        let (title, detail) = ("The service cannot do it now", detail.into());
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "busy", title, detail.clone()).because(detail)
+    }
+
+    /// An idempotency key was used for something else.
+    pub fn key_reused(key: &str) -> Self {
+        let error = storage::Error::KeyReused { key: key.into() };
+        error.into()
+    }
+
+    /// The log is not signed.
+    pub fn signing(detail: impl Into<String>) -> Self {
+        let title = "The log is not signed";
+        let detail = format!("not signed: {}", detail.into());
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "signing", title, detail.clone()).because(detail)
+    }
+
+    /// A defect of the service.
+    pub fn broken(cause: impl Into<String>) -> Self {
+        let title = "The service has a defect";
+        let detail = "the answer could not be made";
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "defect", title, detail).because(cause.into())
+    }
+
     fn unavailable(cause: String) -> Self {
         let title = "The object store does not answer";
         let detail = "the object store did not answer as it should; try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", title, detail).because(cause)
     }
 
-    fn about(mut self, parameter: &str) -> Self {
+    /// Names the parameter that is wrong.
+    #[must_use]
+    pub fn about(mut self, parameter: &str) -> Self {
         self.problem.parameter = Some(parameter.to_owned());
         self
     }
@@ -246,17 +278,33 @@ impl Failure {
         self.is_loss
     }
 
+    /// Whether a stored object is not what it should be.
+    pub fn is_damage(&self) -> bool {
+        self.problem.kind == "/problems/damaged"
+    }
+
     /// The problem that is sent.
     pub fn problem(&self) -> &Problem {
         &self.problem
+    }
+
+    /// Logs what a 5xx hides.
+    fn log(&self) {
+        if let Some(cause) = &self.cause {
+            error!(status = self.problem.status, %cause, "request failed");
+        }
+    }
+
+    /// The problem, for whoever asked; what it hides is logged.
+    pub fn into_problem(self) -> Problem {
+        self.log();
+        *self.problem
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        if let Some(cause) = &self.cause {
-            error!(status = self.problem.status, %cause, "request failed");
-        }
+        self.log();
         let status =
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.problem).unwrap_or_default();
@@ -332,11 +380,10 @@ impl From<storage::Error> for Failure {
             storage::Error::Swept { .. } | storage::Error::Sweeping { .. } => {
                 Self::conflict(detail)
             }
-            storage::Error::Busy { .. } | storage::Error::Clock { .. } => {
-                let title = "The service cannot do it now";
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Self::new(status, "busy", title, detail.clone()).because(detail)
-            }
+            storage::Error::Busy { .. }
+            | storage::Error::Clock { .. }
+            | storage::Error::Unstaged { .. } => Self::busy(detail),
+            storage::Error::Inconsistent { .. } => Self::signing(detail),
             storage::Error::Array(error) => error.into(),
             storage::Error::Store { .. } => Self::unavailable(chain(&error)),
         }
@@ -347,12 +394,19 @@ impl From<compute::Error> for Failure {
     fn from(error: compute::Error) -> Self {
         let detail = error.to_string();
         match error {
-            compute::Error::Undefined { .. } | compute::Error::Empty { .. } => {
-                Self::meaningless(detail)
-            }
+            compute::Error::Undefined { .. }
+            | compute::Error::Empty { .. }
+            | compute::Error::NotInStatistics { .. } => Self::meaningless(detail),
             compute::Error::Attribute { .. } => Self::meaningless(format!(
                 "{detail}: ask for decode=raw to read the values as stored"
             )),
+            compute::Error::LabelText { .. } => Self::bad_request("sel", detail),
+            compute::Error::Label { suggestions, .. } => {
+                let mut failure = Self::meaningless(detail);
+                failure.problem.suggestions = suggestions;
+                failure
+            }
+            compute::Error::Parameter { name, .. } => Self::bad_request(name, detail),
             compute::Error::UnknownReducer { .. } => Self::bad_request("reduce", detail),
         }
     }
@@ -368,7 +422,14 @@ impl From<query::Error> for Failure {
             query::Error::Corrupt { .. } => Self::corrupt(detail),
             query::Error::Codecs { .. } => Self::meaningless(detail),
             query::Error::Range { length_bytes, .. } => Self::range(length_bytes, detail),
-            query::Error::Cancelled => Self::unavailable(detail),
+            query::Error::OverBudget { limit_bytes, .. } => {
+                let detail = format!(
+                    "{detail}: ask for parts of it with slice=, or let the service take more with --memory-limit"
+                );
+                Self::too_large(limit_bytes, detail)
+            }
+            query::Error::Busy { .. } => Self::busy(detail),
+            query::Error::Directory { .. } | query::Error::Cancelled => Self::unavailable(detail),
         }
     }
 }

@@ -1,25 +1,32 @@
 //! What all requests share.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use array::NodePath;
+use array::{Hash, NodePath};
 use bytes::Bytes;
+use compute::labels::Coordinate;
 use moka::sync::Cache;
 use query::Engine;
 use storage::{
-    CommitId, Isolation, RefBase, RefExpression, RefName, RepoName, Repository, SharedTransaction,
-    Snapshot, Store,
+    Claim, CommitId, Flights, Isolation, RefBase, RefExpression, RefName, RepoName, Repository,
+    SharedTransaction, Snapshot, Store, TransactionId,
 };
 
 use crate::error::Failure;
+use crate::http::gathered::Gathering;
+use crate::jobs::Jobs;
+use crate::open_transactions::{OpenTransaction, OpenTransactions};
+use crate::signing::Signing;
 
 /// Bounds on what one request may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most decoded bytes in one answer.
     pub answer_bytes: u64,
+    /// Most bytes in one answer that is sent while it is read.
+    pub streamed_bytes: u64,
     /// Most inner chunks one answer may be computed from, stored or not.
     pub chunks: u64,
 }
@@ -28,6 +35,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             answer_bytes: 1 << 30,
+            streamed_bytes: 1 << 40,
             // 16 TiB of the importer's inner chunks; a list of their positions fits in memory.
             chunks: 1 << 24,
         }
@@ -44,27 +52,21 @@ struct Inner {
     engine: Engine,
     limits: Limits,
     repositories: Mutex<HashMap<RepoName, Opened>>,
+    /// Repositories being opened.
+    opening: Flights<RepoName, Repository>,
+    /// Coordinate variables, by document and manifest.
+    coordinates: Cache<(Hash, Hash), Arc<Coordinate>>,
     /// Group documents with the metadata of all members, by commit and path.
     documents: Cache<(CommitId, String), Bytes>,
-    /// Transactions that were used lately. Any can be taken up again from the store.
-    transactions: Cache<String, OpenTransaction>,
+    /// Who signs the logs of the repositories.
+    signing: OnceLock<Signing>,
+    /// Long work.
+    jobs: Jobs,
+    /// Writes to branches that wait for their commit.
+    gathering: Gathering,
+    /// Transactions that requests work on.
+    transactions: OpenTransactions,
 }
-
-/// A transaction that requests work on.
-#[derive(Clone, Debug)]
-pub struct OpenTransaction {
-    /// What it is called in URLs: the repository's name, a colon and its id.
-    pub id: String,
-    /// The repository.
-    pub repository: RepoName,
-    /// The transaction.
-    pub shared: Arc<SharedTransaction>,
-}
-
-/// How long a transaction nobody uses stays in memory.
-const TRANSACTION_IDLE: Duration = Duration::from_secs(300);
-/// Most transactions in memory.
-const MAX_TRANSACTIONS: u64 = 256;
 
 /// How long an open repository is taken to be the one in the store. Another process may delete it
 /// and make another of the same name; asking more often would cost a request on every read.
@@ -123,12 +125,26 @@ impl State {
             engine,
             limits,
             repositories: Mutex::default(),
-            documents,
-            transactions: Cache::builder()
-                .max_capacity(MAX_TRANSACTIONS)
-                .time_to_idle(TRANSACTION_IDLE)
+            opening: Flights::default(),
+            coordinates: Cache::builder()
+                .max_capacity(32 << 20)
+                .weigher(|_, coordinate: &Arc<Coordinate>| {
+                    u32::try_from(64 + 16 * coordinate.len()).unwrap_or(u32::MAX)
+                })
                 .build(),
+            documents,
+            signing: OnceLock::new(),
+            jobs: Jobs::default(),
+            gathering: Gathering::default(),
+            transactions: OpenTransactions::default(),
         }))
+    }
+
+    /// The same state, which also signs logs. The first call counts.
+    #[must_use]
+    pub fn signed(self, signing: Signing) -> Self {
+        let _ = self.0.signing.set(signing);
+        self
     }
 
     /// The store.
@@ -141,9 +157,61 @@ impl State {
         &self.0.engine
     }
 
+    /// The jobs this server works on.
+    pub fn jobs(&self) -> &Jobs {
+        &self.0.jobs
+    }
+
+    /// Writes to branches that wait for their commit.
+    pub(crate) fn gathering(&self) -> &Gathering {
+        &self.0.gathering
+    }
+
+    /// Who signs the logs of the repositories, if anyone.
+    pub fn signing(&self) -> Option<&Signing> {
+        self.0.signing.get()
+    }
+
+    /// Signs the log of a repository up to its newest entry; says whether its key is here.
+    ///
+    /// # Errors
+    /// 500 if it must not be signed, or cannot be.
+    pub async fn publish(&self, repository: &Repository) -> Result<bool, Failure> {
+        match self.signing() {
+            Some(signing) => Ok(signing.publish(repository).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Signs the logs this process appended to. Gives what went wrong, in words.
+    pub async fn sign_appended(&self) -> Vec<String> {
+        let Some(signing) = self.signing() else {
+            return Vec::new();
+        };
+        let mut warnings = Vec::new();
+        for (name, repository) in self.opened() {
+            if repository.appended().borrow().is_none() {
+                continue;
+            }
+            match signing.publish(&repository).await {
+                Ok(published) => warnings.extend(published.into_iter().flat_map(|p| p.without)),
+                Err(failure) => {
+                    let reason = &failure.problem().detail;
+                    warnings.push(format!("the log of {name} has grown, but {reason}"));
+                }
+            }
+        }
+        warnings
+    }
+
     /// The limits.
     pub fn limits(&self) -> Limits {
         self.0.limits
+    }
+
+    /// Cached coordinate variables.
+    pub fn coordinates(&self) -> &Cache<(Hash, Hash), Arc<Coordinate>> {
+        &self.0.coordinates
     }
 
     /// Cached group documents.
@@ -158,6 +226,14 @@ impl State {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The repositories that are open.
+    pub fn opened(&self) -> Vec<(RepoName, Repository)> {
+        let open = self.open_repositories();
+        let each = open.iter();
+        each.map(|(name, opened)| (name.clone(), opened.repository.clone()))
+            .collect()
+    }
+
     /// Opens a repository, or gives the open one.
     ///
     /// # Errors
@@ -166,6 +242,25 @@ impl State {
         if let Some(repository) = self.known_repository(name).await? {
             return Ok(repository);
         }
+        match self.0.opening.claim(name) {
+            Claim::Other(other) => match other.result().await {
+                Some(repository) => Ok(repository),
+                // Whoever failed has its own error; the others find their own.
+                None => self.open(name).await,
+            },
+            Claim::Own(flight) => {
+                // Someone may have opened it between the two looks.
+                let repository = match self.known_repository(name).await? {
+                    Some(repository) => repository,
+                    None => self.open(name).await?,
+                };
+                flight.finish(repository.clone());
+                Ok(repository)
+            }
+        }
+    }
+
+    async fn open(&self, name: &RepoName) -> Result<Repository, Failure> {
         let repository = match Repository::open(self.0.store.under(name.as_str())).await {
             Ok(repository) => repository,
             Err(storage::Error::NotFound { .. }) => {
@@ -206,7 +301,17 @@ impl State {
             opened.seen = Instant::now();
             opened.repository.clone()
         };
-        Ok(repository.is_stored().await?.then_some(repository))
+        if repository.is_stored().await? {
+            return Ok(Some(repository));
+        }
+        let mut open = self.open_repositories();
+        if open
+            .get(name)
+            .is_some_and(|opened| opened.repository.id() == repository.id())
+        {
+            open.remove(name);
+        }
+        Ok(None)
     }
 
     /// Forgets an open repository.
@@ -229,19 +334,13 @@ impl State {
         let shared = repository
             .open_transaction(branch, isolation, author)
             .await?;
-        Ok(self.remember(name, shared))
-    }
-
-    fn remember(&self, name: &RepoName, shared: SharedTransaction) -> OpenTransaction {
         let opened = OpenTransaction {
             id: format!("{name}:{}", shared.id()),
             repository: name.clone(),
             shared: Arc::new(shared),
         };
-        self.0
-            .transactions
-            .insert(opened.id.clone(), opened.clone());
-        opened
+        self.0.transactions.insert(opened.clone());
+        Ok(opened)
     }
 
     /// The transaction `id`, with what any process has staged.
@@ -249,48 +348,43 @@ impl State {
     /// # Errors
     /// 400 for a malformed id, 404 if there is none, 409 if it was committed or aborted.
     pub async fn transaction(&self, id: &str) -> Result<OpenTransaction, Failure> {
-        let opened = match self.0.transactions.get(id) {
-            Some(opened) if opened.shared.is_usable() => {
-                opened.shared.refresh().await?;
-                opened
-            }
-            _ => {
-                let (name, shared) = self.read_transaction(id).await?;
-                self.remember(&name, shared)
-            }
+        let (name, transaction) = transaction_name(id)?;
+        // As it is written everywhere, however it was written here.
+        let id = &format!("{name}:{transaction}");
+        let read = async {
+            let (repository, shared) = self.read_transaction(id).await?;
+            Ok(OpenTransaction {
+                id: id.clone(),
+                repository,
+                shared: Arc::new(shared),
+            })
         };
+        let opened = self.0.transactions.get_or(id, read).await?;
+        opened.shared.refresh().await?;
         if let Err(closed) = opened.shared.check_open() {
-            self.forget_transaction(id);
+            self.0.transactions.forget(id);
             return Err(closed.into());
         }
         Ok(opened)
     }
 
-    /// The transaction `id`, to be looked at, committed or aborted.
+    /// Forgets a transaction that was committed or aborted.
+    pub fn forget_closed(&self, id: &str) {
+        if let Ok((name, transaction)) = transaction_name(id) {
+            self.0.transactions.forget(&format!("{name}:{transaction}"));
+        }
+    }
+
+    /// The transaction `id` as it is in the store, to be looked at, committed or aborted: not one
+    /// that requests work on.
     ///
     /// # Errors
     /// 400 for a malformed id, 404 if there is none.
-    pub async fn take_transaction(
+    pub async fn read_transaction(
         &self,
         id: &str,
     ) -> Result<(RepoName, SharedTransaction), Failure> {
-        self.forget_transaction(id);
-        self.read_transaction(id).await
-    }
-
-    /// Forgets what is known of a transaction; it is read anew when it is used again.
-    pub fn forget_transaction(&self, id: &str) {
-        self.0.transactions.invalidate(id);
-    }
-
-    async fn read_transaction(&self, id: &str) -> Result<(RepoName, SharedTransaction), Failure> {
-        let parsed = id
-            .split_once(':')
-            .and_then(|(name, id)| Some((name.parse::<RepoName>().ok()?, id.parse().ok()?)));
-        let Some((name, transaction)) = parsed else {
-            let detail = format!("{id:?} is not the id of a transaction, as opening one gives it");
-            return Err(Failure::bad_request("id", detail));
-        };
+        let (name, transaction) = transaction_name(id)?;
         let repository = self.repository(&name).await?;
         let shared = repository.shared_transaction(transaction).await?;
         Ok((name, shared))
@@ -301,9 +395,10 @@ impl State {
     /// # Errors
     /// 400 for a malformed reference, 404 if it names nothing.
     pub async fn snapshot(&self, repository: &str, reference: &str) -> Result<Pinned, Failure> {
+        let asked = Instant::now();
         let repository = self.repository(&repository.parse()?).await?;
         let expression: RefExpression = reference.parse()?;
-        let resolved = repository.resolve(&expression).await?;
+        let resolved = repository.resolve_since(&expression, asked).await?;
         let snapshot = match repository.snapshot(resolved.commit).await {
             // The log names it: its absence is data loss, and Zarr clients take 404 for fill value.
             Err(storage::Error::NotFound { name, .. }) => {
@@ -318,6 +413,17 @@ impl State {
             moves,
         })
     }
+}
+
+/// The repository and the transaction that an id names.
+fn transaction_name(id: &str) -> Result<(RepoName, TransactionId), Failure> {
+    let parsed = id
+        .split_once(':')
+        .and_then(|(name, id)| Some((name.parse().ok()?, id.parse().ok()?)));
+    parsed.ok_or_else(|| {
+        let detail = format!("{id:?} is not the id of a transaction, as opening one gives it");
+        Failure::bad_request("id", detail)
+    })
 }
 
 /// A path from a URL.

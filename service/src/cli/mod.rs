@@ -1,7 +1,8 @@
 //! The command line.
 //!
 //! Reading commands are HTTP requests to the service's own router, in the process for `--store` and
-//! over the network for `--server`; importing, exporting and verifying work on a store directly.
+//! over the network for `--server`; importing, exporting and upkeep work on a store directly, and
+//! verifying either way. What a command appended to a log is signed before it ends.
 #![expect(clippy::print_stderr, reason = "a command line prints its errors")]
 
 /// Prints a line. A reader that went away, as `head` does, ends the command without a word.
@@ -13,34 +14,45 @@ macro_rules! out {
     };
 }
 
+mod audit;
 mod client;
+mod embedded;
+mod get;
+mod keys;
+mod meter;
 mod print;
 mod proofs;
 mod serve;
+mod sizes;
 mod transfer;
 mod upkeep;
+mod verify;
 mod versions;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use compute::Reducer;
-use query::{Engine, Settings};
 use serde_json::{Value, json};
 use storage::Store;
 
 use crate::error::{Failure, Problem};
 use crate::http;
-use crate::state::{Limits, State};
+use crate::state::State;
 use crate::target::Target;
 use client::Client;
+
+pub use embedded::{Sizes, open_embedded};
 
 /// A failed command: one line saying what, where and what to do.
 #[derive(Debug)]
 pub struct Failed(String);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl<E: std::error::Error> From<E> for Failed {
     fn from(error: E) -> Self {
@@ -96,26 +108,41 @@ pub struct Cli {
 #[derive(Debug, Args)]
 struct Place {
     /// The store: a directory, s3://bucket/prefix, gs://… or az://…
-    #[arg(
-        long,
-        global = true,
-        env = "QUARR_STORE",
-        default_value = "./quarr-data",
-        value_name = "URL"
-    )]
-    store: String,
+    /// [default: ./quarr-data] [env: QUARR_STORE]
+    #[arg(long, global = true, value_name = "URL")]
+    store: Option<String>,
     /// A running service to ask instead of a store, for instance http://localhost:8686
-    #[arg(
-        long,
-        global = true,
-        env = "QUARR_SERVER",
-        value_name = "URL",
-        conflicts_with = "store"
-    )]
+    /// [env: QUARR_SERVER]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "store")]
     server: Option<String>,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    signing: keys::SigningArgs,
+    #[command(flatten)]
+    sizes: sizes::SizeArgs,
+}
+
+impl Place {
+    /// The service to ask, if any: one that is named here goes before a store, and what is named
+    /// here before the environment.
+    fn server(&self) -> Option<String> {
+        let unnamed = self.store.is_none();
+        let elsewhere = || environment("QUARR_SERVER").filter(|_| unnamed);
+        self.server.clone().or_else(elsewhere)
+    }
+
+    fn store(&self) -> String {
+        let elsewhere = || environment("QUARR_STORE");
+        let named = self.store.clone().or_else(elsewhere);
+        named.unwrap_or_else(|| "./quarr-data".to_owned())
+    }
+}
+
+/// A variable of the environment that is set to something.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +153,31 @@ enum Command {
     Import(Box<transfer::ImportArgs>),
     /// Export a group or array to a plain Zarr v3 directory, or an array to an .npy file.
     Export(transfer::ExportArgs),
+    #[command(flatten)]
+    Service(ServiceCommand),
+    /// End the history at commits older than some age; gc deletes what only they need.
+    Expire(upkeep::ExpireArgs),
+    /// Delete what no branch, tag, recent commit or open transaction needs.
+    Gc(upkeep::GcArgs),
+    /// Compute the statistics that arrays lack, as one commit.
+    RewriteManifest(upkeep::RewriteArgs),
+    /// Check every byte of a commit, or of a whole repository if no ref is given.
+    Verify(verify::VerifyArgs),
+    /// Check a proof or a receipt; needs neither store nor service.
+    CheckProof(proofs::CheckArgs),
+    /// Make and show the keys that sign a repository's log.
+    #[command(subcommand)]
+    Key(keys::KeyCommand),
+    /// Check a service from outside: its signatures, that its log only grows, and some of its data.
+    Audit(audit::AuditArgs),
+    /// Print the OpenAPI document.
+    #[command(hide = true)]
+    Openapi,
+}
+
+/// Commands that are requests to a service.
+#[derive(Debug, Subcommand)]
+enum ServiceCommand {
     /// Create, list, show and delete repositories.
     #[command(subcommand)]
     Repo(RepoCommand),
@@ -142,7 +194,9 @@ enum Command {
     /// Show the log of a repository, oldest first.
     Log(LogArgs),
     /// Read a slice of an array, or reduce it.
-    Get(GetArgs),
+    Get(Box<get::GetArgs>),
+    /// Say what reading or reducing a slice would cost; runs nothing.
+    Explain(Box<get::ExplainArgs>),
     /// Work on a transaction: begin, put, rm, mv, show, commit, abort.
     #[command(subcommand)]
     Tx(versions::TxCommand),
@@ -156,21 +210,11 @@ enum Command {
     CherryPick(versions::PickArgs),
     /// Move a branch to another commit.
     Reset(versions::ResetArgs),
-    /// End the history at commits older than some age; gc deletes what only they need.
-    Expire(upkeep::ExpireArgs),
-    /// Delete what no branch, tag, recent commit or open transaction needs.
-    Gc(upkeep::GcArgs),
-    /// Compute the statistics that arrays lack, as one commit.
-    RewriteManifest(upkeep::RewriteArgs),
-    /// Check every byte of a commit, or of a whole repository if no ref is given.
-    Verify(transfer::VerifyArgs),
+    /// List, show and cancel the jobs of a service.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Prove what a slice holds, for someone who has neither the store nor the service.
     Prove(proofs::ProveArgs),
-    /// Check a proof; needs neither store nor service.
-    CheckProof(proofs::CheckArgs),
-    /// Print the OpenAPI document.
-    #[command(hide = true)]
-    Openapi,
 }
 
 #[derive(Debug, Subcommand)]
@@ -223,6 +267,22 @@ enum RefCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum JobsCommand {
+    /// List the jobs, the newest first.
+    List,
+    /// Show a job.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Cancel a job.
+    Cancel {
+        /// Its id.
+        id: String,
+    },
+}
+
 #[derive(Debug, Args)]
 struct TargetArgs {
     #[arg(help = "REPO[@REF][/PATH]")]
@@ -241,51 +301,6 @@ struct LogArgs {
     limit: Option<usize>,
 }
 
-#[derive(Debug, Args)]
-struct GetArgs {
-    #[arg(help = "REPO[@REF]/PATH[SLICE], for instance 'eraint/z[0,1,:,10:20]'")]
-    target: Target,
-    /// What to reduce it to.
-    #[arg(long, value_name = "REDUCER", value_parser = PossibleValuesParser::new(Reducer::NAMES))]
-    reduce: Option<String>,
-    /// Dimensions to reduce over, comma separated; all if left out.
-    #[arg(long, requires = "reduce")]
-    over: Option<String>,
-    /// Keep reduced dimensions with length 1.
-    #[arg(long, requires = "reduce")]
-    keepdims: bool,
-    /// Leave out NaN; by default for floats.
-    #[arg(long, requires = "reduce", value_name = "true|false")]
-    skipna: Option<bool>,
-    /// Delta degrees of freedom of std and var.
-    #[arg(long, requires = "reduce")]
-    ddof: Option<u32>,
-    /// Fewest valid values a sum needs.
-    #[arg(long, requires = "reduce")]
-    min_count: Option<u64>,
-    /// float64 gives the accumulator whatever the array's type.
-    #[arg(long, requires = "reduce", value_parser = ["float64"])]
-    dtype: Option<String>,
-    /// Missing and packed values: cf (masked and scaled), mask, raw.
-    #[arg(long, default_value = "cf", value_parser = ["cf", "mask", "raw"])]
-    decode: String,
-    /// Refuse slices that reach past the array instead of cutting them off.
-    #[arg(long)]
-    strict: bool,
-    /// Write to this file: .npy, .json or .bin (raw, little-endian).
-    #[arg(short, long, value_name = "FILE", value_parser = output_file)]
-    output: Option<PathBuf>,
-}
-
-/// The name of a file that can be written.
-fn output_file(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("npy" | "json" | "bin") => Ok(path),
-        _ => Err("the name ends in none of .npy, .json, .bin".into()),
-    }
-}
-
 /// Runs a command; prints one line and fails if it fails.
 pub async fn run(cli: Cli) -> ExitCode {
     match execute(cli).await {
@@ -298,84 +313,159 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 /// The state over the store a command works on.
-fn open_state(store: &str) -> Result<State, Failed> {
-    Ok(State::new(
-        Store::open(store)?,
-        Engine::new(Settings::default())?,
-        Limits::default(),
-    ))
+fn open_state(place: &Place) -> Result<State, Failed> {
+    let store = Store::open(&place.store())?;
+    let (engine, limits) = place.sizes.engine(sizes::usual_costs(&store))?;
+    with_signing(place, State::new(store, engine, limits))
 }
 
-fn client(place: &Place) -> Result<Client, Failed> {
-    match &place.server {
-        Some(url) => Ok(Client::remote(url)),
-        None => Ok(Client::in_process(http::router(open_state(&place.store)?))),
-    }
+fn with_signing(place: &Place, state: State) -> Result<State, Failed> {
+    Ok(match place.signing.open()? {
+        Some(signing) => state.signed(signing),
+        None => state,
+    })
 }
 
 /// The store, for commands that need one.
 fn local_state(place: &Place, command: &str) -> Result<State, Failed> {
-    if let Some(server) = &place.server {
+    if let Some(server) = place.server() {
         let reason =
             format!("{command} works on a store: give --store instead of --server {server}");
         return Err(Failed(reason));
     }
-    open_state(&place.store)
+    open_state(place)
+}
+
+/// Runs a command over a service, here or elsewhere, and signs what it appended here.
+async fn over_service<F>(place: &Place, command: F) -> Result<(), Failed>
+where
+    F: AsyncFnOnce(&Client) -> Result<(), Failed>,
+{
+    if let Some(url) = place.server() {
+        return command(&Client::remote(&url)).await;
+    }
+    let state = open_state(place)?;
+    let result = command(&Client::in_process(http::router(state.clone()))).await;
+    sign(&state).await;
+    result
+}
+
+/// Runs a command over a store, and signs what it appended.
+async fn over_store<F, T>(place: &Place, name: &str, command: F) -> Result<T, Failed>
+where
+    F: AsyncFnOnce(&State) -> Result<T, Failed>,
+{
+    let state = local_state(place, name)?;
+    let result = command(&state).await;
+    sign(&state).await;
+    result
+}
+
+/// Signs what was appended. What is committed stays so if that fails.
+async fn sign(state: &State) {
+    for warning in state.sign_appended().await {
+        eprintln!("warning: {warning}");
+    }
 }
 
 async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
     let place = &cli.place;
+    let as_json = place.json;
     match cli.command {
         Command::Serve(args) => {
-            serve::serve(local_state(place, "serve")?, &args).await?;
+            if let Some(server) = place.server() {
+                let reason =
+                    format!("serve works on a store: give --store instead of --server {server}");
+                return Err(Failed(reason));
+            }
+            let store = Store::open(&place.store())?;
+            let costs = sizes::measured_costs(&store).await;
+            let (engine, limits) = place.sizes.engine(costs)?;
+            let state = with_signing(place, State::new(store, engine, limits))?;
+            serve::serve(state, &args).await?;
         }
         Command::Import(args) => {
-            transfer::import(&local_state(place, "import")?, *args, place.json).await?;
+            let import = async |state: &State| transfer::import(state, *args, as_json).await;
+            over_store(place, "import", import).await?;
         }
         Command::Export(args) => {
-            transfer::export(&local_state(place, "export")?, &args, place.json).await?;
+            transfer::export(&local_state(place, "export")?, &args, as_json).await?;
         }
         Command::Verify(args) => {
-            return transfer::verify(&local_state(place, "verify")?, &args, place.json).await;
+            return match place.server() {
+                Some(url) => verify::verify_over(&Client::remote(&url), &args, as_json).await,
+                None => verify::verify(&open_state(place)?, &args, as_json).await,
+            };
         }
         Command::Expire(args) => {
-            upkeep::expire(&local_state(place, "expire")?, &args, place.json).await?;
+            let expire = async |state: &State| upkeep::expire(state, &args, as_json).await;
+            over_store(place, "expire", expire).await?;
         }
         Command::Gc(args) => {
-            upkeep::gc(&local_state(place, "gc")?, &args, place.json).await?;
+            let gc = async |state: &State| upkeep::gc(state, &args, as_json).await;
+            over_store(place, "gc", gc).await?;
         }
         Command::RewriteManifest(args) => {
-            let state = local_state(place, "rewrite-manifest")?;
-            upkeep::rewrite(&state, &args, place.json).await?;
+            let rewrite = async |state: &State| upkeep::rewrite(state, &args, as_json).await;
+            over_store(place, "rewrite-manifest", rewrite).await?;
         }
-        Command::Prove(args) => proofs::prove(&client(place)?, &args, place.json).await?,
-        Command::CheckProof(args) => proofs::check_proof(&args, place.json)?,
+        Command::Key(keys::KeyCommand::Show { repository }) => {
+            let show =
+                async |client: &Client| keys::show(client, repository.as_ref(), as_json).await;
+            over_service(place, show).await?;
+        }
+        Command::Key(command) => {
+            keys::change(&local_state(place, "key")?, &command, as_json).await?;
+        }
+        Command::CheckProof(args) => proofs::check_proof(&args, as_json)?,
+        Command::Audit(args) => audit::audit(&args, as_json).await?,
         Command::Openapi => out!("{}", http::openapi_document().to_pretty_json()?),
-        Command::Repo(command) => repo(&client(place)?, command, place.json).await?,
-        Command::Branch(command) => refs(&client(place)?, "branches", command, place.json).await?,
-        Command::Tag(command) => refs(&client(place)?, "tags", command, place.json).await?,
-        Command::Ls(args) => {
-            let node = node(&client(place)?, &args.target).await?;
-            print::members(&node, place.json);
+        Command::Service(command) => {
+            let run = async |client: &Client| request(client, command, as_json).await;
+            over_service(place, run).await?;
         }
-        Command::Show(args) => {
-            let node = node(&client(place)?, &args.target).await?;
-            print::node(&node, place.json);
-        }
-        Command::Log(args) => log(&client(place)?, &args, place.json).await?,
-        Command::Get(args) => get(&client(place)?, &args, place.json).await?,
-        Command::Tx(command) => versions::tx(&client(place)?, command, place.json).await?,
-        Command::Merge(args) => versions::merge(&client(place)?, &args, place.json).await?,
-        Command::Diff(args) => versions::diff(&client(place)?, &args, place.json).await?,
-        Command::Revert(args) => {
-            versions::pick(&client(place)?, "revert", &args, place.json).await?;
-        }
-        Command::CherryPick(args) => {
-            versions::pick(&client(place)?, "cherry-pick", &args, place.json).await?;
-        }
-        Command::Reset(args) => versions::reset(&client(place)?, &args, place.json).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn request(client: &Client, command: ServiceCommand, as_json: bool) -> Result<(), Failed> {
+    match command {
+        ServiceCommand::Prove(args) => proofs::prove(client, &args, as_json).await?,
+        ServiceCommand::Jobs(command) => jobs(client, command, as_json).await?,
+        ServiceCommand::Repo(command) => repo(client, command, as_json).await?,
+        ServiceCommand::Branch(command) => refs(client, "branches", command, as_json).await?,
+        ServiceCommand::Tag(command) => refs(client, "tags", command, as_json).await?,
+        ServiceCommand::Ls(args) => print::members(&node(client, &args.target).await?, as_json),
+        ServiceCommand::Show(args) => print::node(&node(client, &args.target).await?, as_json),
+        ServiceCommand::Log(args) => log(client, &args, as_json).await?,
+        ServiceCommand::Get(args) => get::get(client, &args, as_json).await?,
+        ServiceCommand::Explain(args) => get::explain(client, &args, as_json).await?,
+        ServiceCommand::Tx(command) => versions::tx(client, command, as_json).await?,
+        ServiceCommand::Merge(args) => versions::merge(client, &args, as_json).await?,
+        ServiceCommand::Diff(args) => versions::diff(client, &args, as_json).await?,
+        ServiceCommand::Revert(args) => versions::pick(client, "revert", &args, as_json).await?,
+        ServiceCommand::CherryPick(args) => {
+            versions::pick(client, "cherry-pick", &args, as_json).await?;
+        }
+        ServiceCommand::Reset(args) => versions::reset(client, &args, as_json).await?,
+    }
+    Ok(())
+}
+
+async fn jobs(client: &Client, command: JobsCommand, as_json: bool) -> Result<(), Failed> {
+    let (method, id) = match &command {
+        JobsCommand::List => {
+            let found = client.json("GET", &["v1", "jobs"], &[], None).await?;
+            let columns = ["id", "state", "created", "updated"];
+            print::table(&found, "jobs", &columns, as_json);
+            return Ok(());
+        }
+        JobsCommand::Show { id } => ("GET", id),
+        JobsCommand::Cancel { id } => ("DELETE", id),
+    };
+    let job = client.json(method, &["v1", "jobs", id], &[], None).await?;
+    print::fields(&job, as_json);
+    Ok(())
 }
 
 async fn repo(client: &Client, command: RepoCommand, as_json: bool) -> Result<(), Failed> {
@@ -462,7 +552,7 @@ async fn refs(
     Ok(())
 }
 
-fn ref_path<'a>(target: &'a Target, what: &'a str) -> Vec<&'a str> {
+pub(super) fn ref_path<'a>(target: &'a Target, what: &'a str) -> Vec<&'a str> {
     let mut path = vec![
         "v1",
         "repos",
@@ -513,48 +603,5 @@ async fn log(client: &Client, args: &LogArgs, as_json: bool) -> Result<(), Faile
         }
     }
     print::log(&entries, as_json);
-    Ok(())
-}
-
-async fn get(client: &Client, args: &GetArgs, as_json: bool) -> Result<(), Failed> {
-    let extension = args
-        .output
-        .as_ref()
-        .and_then(|path| path.extension()?.to_str());
-    let format = match extension {
-        Some("npy") => "npy",
-        Some("bin") => "octet-stream",
-        _ => "json",
-    };
-    let mut query = vec![("f", format.to_owned()), ("decode", args.decode.clone())];
-    if let Some(slice) = &args.target.slice {
-        query.push(("slice", slice.clone()));
-    }
-    if args.strict {
-        query.push(("strict", "true".into()));
-    }
-    let what = if let Some(reducer) = &args.reduce {
-        query.push(("reduce", reducer.clone()));
-        query.extend(args.over.clone().map(|over| ("over", over)));
-        query.extend(args.skipna.map(|skip| ("skipna", skip.to_string())));
-        query.extend(args.ddof.map(|ddof| ("ddof", ddof.to_string())));
-        query.extend(args.min_count.map(|count| ("min_count", count.to_string())));
-        query.extend(args.dtype.clone().map(|dtype| ("dtype", dtype)));
-        query.push(("keepdims", args.keepdims.to_string()));
-        "reduce"
-    } else {
-        "data"
-    };
-    let bytes = client
-        .bytes("GET", &ref_path(&args.target, what), &query, None)
-        .await?;
-    match &args.output {
-        Some(path) => {
-            std::fs::write(path, &bytes)
-                .map_err(|error| Failed(format!("cannot write {}: {error}", path.display())))?;
-            eprintln!("wrote {} bytes to {}", bytes.len(), path.display());
-        }
-        None => print::tensor(&serde_json::from_slice(&bytes)?, as_json),
-    }
     Ok(())
 }

@@ -7,10 +7,13 @@ use std::time::Duration;
 use axum::middleware;
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::Failed;
 use crate::http;
+use crate::jobs::keep_adopting;
+use crate::signing::keep_publishing;
 use crate::state::State;
 
 #[derive(Debug, Args)]
@@ -46,14 +49,18 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         .await
         .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr()?;
+    // Whoever reads the line below may stop the process at once.
+    let stop = StopSignals::listen()?;
     out!("Quarr serves {} at http://{address}", state.store().url());
+    tokio::spawn(keep_publishing(state.clone()));
+    tokio::spawn(keep_adopting(state.clone()));
     let router = http::router(state);
     let router = match args.insecure {
         true => router,
         false => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
     };
     axum::serve(listener, router)
-        .with_graceful_shutdown(stopped())
+        .with_graceful_shutdown(stop.stopped())
         .await?;
     Ok(())
 }
@@ -61,28 +68,35 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
 /// How long requests in flight may take after the process was asked to stop.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Resolves when the process is asked to stop. Requests in flight are then finished, until the
-/// grace period is over or it is asked again.
-async fn stopped() {
-    asked_to_stop().await;
-    tokio::spawn(async {
-        tokio::time::timeout(GRACE, asked_to_stop()).await.ok();
-        std::process::exit(1);
-    });
+/// The signals that ask the process to stop.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
 }
 
-async fn asked_to_stop() {
-    let interrupted = tokio::signal::ctrl_c();
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
+impl StopSignals {
+    /// From now on they do not kill the process.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    };
-    tokio::select! {
-        _ = interrupted => {}
-        () = terminated => {}
+    }
+
+    /// Resolves when the process is asked to stop. Requests in flight are then finished, until the
+    /// grace period is over or it is asked again.
+    async fn stopped(mut self) {
+        self.received().await;
+        tokio::spawn(async move {
+            tokio::time::timeout(GRACE, self.received()).await.ok();
+            std::process::exit(1);
+        });
     }
 }

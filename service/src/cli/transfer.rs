@@ -2,20 +2,18 @@
 #![expect(clippy::print_stderr, reason = "progress and warnings are printed")]
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Mutex;
 use std::time::Instant;
 
 use array::{ResolvedSelection, Selection};
 use clap::Args;
 use compute::cf::Decode;
 use importers::{Access, Exported, ImportOptions, Lengths, Progress, default_codecs};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use storage::{Node, Repository, Scope};
+use storage::{Node, Repository};
 
+use super::meter::Meter;
 use super::{Failed, print};
 use crate::error::Failure;
 use crate::format::Format;
@@ -76,77 +74,6 @@ pub(super) struct ExportArgs {
     destination: PathBuf,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct VerifyArgs {
-    #[arg(help = "REPO[@REF]; without a ref the whole history and every object")]
-    target: Target,
-    /// Decode every chunk and recompute the statistics too.
-    #[arg(long)]
-    deep: bool,
-}
-
-/// A bar on a terminal, a line every tenth elsewhere.
-struct Meter {
-    bar: Option<ProgressBar>,
-    tenth: Mutex<u64>,
-    started: Instant,
-}
-
-impl Meter {
-    fn new() -> Self {
-        let style = "{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left  {msg}";
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = ProgressStyle::with_template(style) {
-                bar.set_style(style);
-            }
-            bar
-        });
-        Self {
-            bar,
-            tenth: Mutex::new(0),
-            started: Instant::now(),
-        }
-    }
-
-    fn show(&self, progress: &Progress) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(progress.total_bytes);
-            bar.set_position(progress.bytes);
-            bar.set_message(progress.variable.clone());
-            return;
-        }
-        let tenth = 10 * progress.bytes / progress.total_bytes.max(1);
-        let mut last = self
-            .tenth
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if tenth > *last {
-            *last = tenth;
-            let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
-            let rate = progress.bytes as f64 / 1e6 / seconds;
-            let left = (progress.total_bytes - progress.bytes.min(progress.total_bytes)) as f64
-                / 1e6
-                / rate.max(1e-9);
-            eprintln!(
-                "{}0 %  {} of {} MB  {} of {} chunks  {rate:.0} MB/s  {left:.0} s left  {}",
-                tenth,
-                progress.bytes / 1_000_000,
-                progress.total_bytes / 1_000_000,
-                progress.shards,
-                progress.total_shards,
-                progress.variable,
-            );
-        }
-    }
-
-    fn done(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
 fn author() -> String {
     std::env::var("QUARR_AUTHOR")
         .or_else(|_| std::env::var("USER"))
@@ -180,9 +107,18 @@ pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Re
         Err(storage::Error::NotFound { .. }) => Repository::create(store, &author()).await?,
         other => other?,
     };
-    let meter = Meter::new();
-    let imported =
-        importers::import(&repository, &options, &|progress| meter.show(progress)).await?;
+    let (meter, started) = (Meter::new(), Instant::now());
+    let show = |progress: &Progress| {
+        let Progress {
+            shards,
+            total_shards,
+            variable,
+            ..
+        } = progress;
+        let what = format!("{shards} of {total_shards} chunks  {variable}");
+        meter.show(progress.bytes, progress.total_bytes, &what);
+    };
+    let imported = importers::import(&repository, &options, &show).await?;
     meter.done();
     for dropped in &imported.dropped {
         eprintln!(
@@ -190,7 +126,7 @@ pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Re
             dropped.variable, dropped.attribute, dropped.value, dropped.reason
         );
     }
-    let seconds = meter.started.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     if as_json {
         let body = json!({
             "commit": imported.commit,
@@ -265,7 +201,7 @@ async fn export_npy(
         .engine()
         .read(&reader, &selection, Decode::Raw)
         .await?;
-    let bytes = Format::Npy.encode(&tensor, &[])?;
+    let bytes = Format::Npy.encode_tensor(tensor, &[])?;
     std::fs::write(path, &bytes)
         .map_err(|error| Failed(format!("cannot write {}: {error}", path.display())))?;
     Ok(Exported {
@@ -273,73 +209,4 @@ async fn export_npy(
         chunks: 0,
         bytes: bytes.len() as u64,
     })
-}
-
-pub(super) async fn verify(
-    state: &State,
-    args: &VerifyArgs,
-    as_json: bool,
-) -> Result<ExitCode, Failed> {
-    if !args.target.path.is_root() || args.target.slice.is_some() {
-        return Err(Failed("verify takes REPO or REPO@REF".into()));
-    }
-    let name = &args.target.repository;
-    let repository = state.repository(name).await?;
-    let scope = if args.target.has_reference {
-        let pinned = state
-            .snapshot(name.as_str(), &args.target.reference)
-            .await?;
-        Scope::Commit(pinned.snapshot.id())
-    } else {
-        Scope::Everything
-    };
-    let started = Instant::now();
-    let report = state
-        .engine()
-        .verify(&repository, &scope, args.deep)
-        .await?;
-    if as_json {
-        let damage = report
-            .damage
-            .iter()
-            .map(|d| json!({ "object": d.object, "reason": d.reason }));
-        let body = json!({
-            "ok": report.damage.is_empty(),
-            "damage": damage.collect::<Vec<_>>(),
-            "entries": report.entries,
-            "commits": report.commits,
-            "objects": report.objects,
-            "chunks": report.chunks,
-            "chunk_bytes": report.chunk_bytes,
-            "unreferenced": report.unreferenced,
-        });
-        out!("{body}");
-    } else {
-        for damage in &report.damage {
-            out!("damaged: {}: {}", damage.object, damage.reason);
-        }
-        out!(
-            "{}: {} log entries, {} commits, {} objects, {} chunks ({}) in {:.1} s; {} unreferenced",
-            if report.damage.is_empty() {
-                "verified"
-            } else {
-                "DAMAGED"
-            },
-            report.entries,
-            report.commits,
-            report.objects,
-            report.chunks,
-            print::size(report.chunk_bytes),
-            started.elapsed().as_secs_f64(),
-            report.unreferenced
-        );
-    }
-    if report.damage.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    Err(Failed(format!(
-        "{} of {} is damaged",
-        report.damage.len(),
-        args.target.repository
-    )))
 }

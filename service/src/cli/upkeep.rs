@@ -52,7 +52,7 @@ pub(super) struct RewriteArgs {
 }
 
 /// A time like `30d`, `12h`, `90m`.
-fn age(text: &str) -> Result<TimeDelta, String> {
+pub(super) fn age(text: &str) -> Result<TimeDelta, String> {
     let parsed = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     TimeDelta::from_std(parsed).map_err(|error| error.to_string())
 }

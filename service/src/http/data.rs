@@ -1,265 +1,94 @@
-//! Slices and reductions.
+//! Slices.
 
-use array::{Bounds, DataType, NodePath, OutputAxis, ResolvedSelection, Selection, Tensor, shape};
+use array::{NodePath, OutputAxis};
 use axum::extract::{OriginalUri, State as Shared};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
 use axum::response::Response;
-use compute::cf::{CfDecoder, Decode};
-use compute::{Reducer, Reduction};
-use query::ArrayReader;
+use futures::TryStreamExt as _;
 use serde::Deserialize;
-use storage::{ArrayNode, Transaction};
+use storage::Transaction;
 
-use super::answer::{Caching, ok};
-use super::extract::{Path, Query};
+use super::answer::{Caching, streamed};
+use super::asked::{Asked, Common, Source, check_expected};
+use super::extract::{Labelled, Path};
 use crate::error::{Failure, Problem};
-use crate::format::Format;
-use crate::state::{Pinned, State, node_path};
+use crate::format::{Answer, Format};
+use crate::state::State;
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct DataQuery {
     /// What to read, as NumPy indexes: `0:10,:,5`, `...,-1`, `[1,4,9]`. All if left out.
-    slice: Option<String>,
+    pub(crate) slice: Option<String>,
     /// Refuse slices that reach past the array instead of cutting them off.
     strict: Option<bool>,
     /// The shape the answer must have, like `3,4`; 412 otherwise.
     expected_shape: Option<String>,
     /// `cf` (masked, scaled and offset; the default), `mask`, or `raw`.
     decode: Option<String>,
-    /// `octet-stream` (the default), `npy` or `json`.
+    /// What cells must satisfy not to be missing, like `t2m>=300 and t2m<310`; of this array or of
+    /// others of its shape.
+    r#where: Option<String>,
+    /// `octet-stream` (the default), `npy`, `json`, `arrow`, `csv`, `netcdf` or `png`.
     f: Option<String>,
+    /// Colours of a png: `viridis` (the default), `magma`, `inferno`, `plasma`, `cividis`, `turbo`,
+    /// `gray`, `RdBu`, `RdBu_r` or `coolwarm`.
+    colormap: Option<String>,
+    /// The values that the first and the last colour of a png stand for, like `250,310`; those of the
+    /// data if left out.
+    range: Option<String>,
 }
 
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ReduceQuery {
-    /// What to reduce, as in `data`.
-    slice: Option<String>,
-    /// Refuse slices that reach past the array instead of cutting them off.
-    strict: Option<bool>,
-    /// The shape the answer must have, like `3,4`; 412 otherwise.
-    expected_shape: Option<String>,
-    /// `cf` (masked, scaled and offset; the default), `mask`, or `raw`.
-    decode: Option<String>,
-    /// `octet-stream` (the default), `npy` or `json`.
-    f: Option<String>,
-    /// sum, prod, mean, min, max, count, std, var, any, all, argmin or argmax.
-    reduce: String,
-    /// Dimension names or axis numbers of the slice's result, comma separated; all if left out.
-    over: Option<String>,
-    /// Keep reduced dimensions with length 1.
-    keepdims: Option<bool>,
-    /// Leave out NaN; by default for floats.
-    skipna: Option<bool>,
-    /// Delta degrees of freedom of std and var.
-    ddof: Option<u32>,
-    /// Fewest valid values a sum needs.
-    min_count: Option<u64>,
-    /// `float64` gives the accumulator whatever the array's type.
-    dtype: Option<String>,
-}
-
-/// An array and what of it is asked for.
-struct Asked {
-    array: ArrayReader,
-    selection: ResolvedSelection,
-    decode: Decode,
-    format: Format,
-}
-
-/// What reads and reductions have in common.
-type Common<'a> = (
-    Option<&'a str>,
-    Option<bool>,
-    Option<&'a str>,
-    Option<&'a str>,
-);
-
-impl Asked {
-    async fn of_commit(
-        state: &State,
-        (name, reference, path): &(String, String, String),
-        headers: &HeaderMap,
-        common: Common<'_>,
-    ) -> Result<(Pinned, Self), Failure> {
-        let pinned = state.snapshot(name, reference).await?;
-        let node = pinned.snapshot.array(&node_path(path)?).await;
-        let node = pinned.settle(node.map_err(Failure::from)).await?;
-        let asked = Self::new(state, node, headers, common)?;
-        Ok((pinned, asked))
-    }
-
-    fn new(
-        state: &State,
-        node: ArrayNode,
-        headers: &HeaderMap,
-        (slice, strict, decode, f): Common<'_>,
-    ) -> Result<Self, Failure> {
-        let accept = headers
-            .get(header::ACCEPT)
-            .and_then(|accept| accept.to_str().ok());
-        let format = Format::negotiate(f, accept)?;
-        let decode = match decode {
-            None | Some("cf") => Decode::Cf,
-            Some("mask") => Decode::Mask,
-            Some("raw") => Decode::Raw,
-            Some(other) => {
-                return Err(Failure::bad_request(
-                    "decode",
-                    format!("{other:?} is none of cf, mask, raw"),
-                ));
-            }
-        };
-        let selection: Selection = slice.unwrap_or("").parse()?;
-        let array = state.engine().open(node)?;
-        let bounds = if strict == Some(true) {
-            Bounds::Strict
-        } else {
-            Bounds::Clamp
-        };
-        let selection = selection.resolve(array.metadata().shape(), bounds)?;
-        let (chunks, limit) = (
-            array.inner_chunks_at_most(&selection),
-            state.limits().chunks,
-        );
-        if chunks > limit {
-            let detail = format!(
-                "the slice touches up to {chunks} inner chunks, the most in one answer is {limit}: ask for parts of it with slice="
-            );
-            return Err(Failure::too_large(limit, detail));
-        }
-        Ok(Self {
-            array,
-            selection,
-            decode,
-            format,
-        })
-    }
-
-    /// The selected values.
-    async fn read(&self, state: &State) -> Result<Tensor, Failure> {
-        let metadata = self.array.metadata();
-        let decoder = CfDecoder::new(&metadata.data_type, &metadata.attributes, self.decode)?;
-        let data_type = decoder
-            .as_ref()
-            .map_or(&metadata.data_type, CfDecoder::data_type);
-        let shape = self.selection.output_shape();
-        check_size(state, &shape, self.format.element_bytes(data_type))?;
-        let engine = state.engine();
-        Ok(engine
-            .read(&self.array, &self.selection, self.decode)
-            .await?)
-    }
-
-    /// Names of the dimensions of the slice's result.
-    fn dimensions(&self) -> Vec<Option<String>> {
-        let names = self.array.metadata().dimension_names();
-        let name = |axis: &OutputAxis| match axis {
-            OutputAxis::Array(axis) => names.and_then(|names| names[*axis].clone()),
-            OutputAxis::New => None,
-        };
-        self.selection.output().iter().map(name).collect()
-    }
-
-    fn caching(&self, pinned: &Pinned, uri: &Uri, parts: &[&str]) -> Caching {
-        let selection = self.selection.canonical();
-        let mut named = vec![selection.as_str(), self.format.media_type()];
-        let decode = format!("{:?}", self.decode);
-        named.push(&decode);
-        named.extend(parts);
-        Caching::new(pinned, uri, &named)
-    }
-
-    fn answer(
-        &self,
-        tensor: &Tensor,
-        dimensions: &[Option<String>],
-        caching: &Caching,
-    ) -> Result<Response, Failure> {
-        let body = self.format.encode(tensor, dimensions)?;
-        let mut response = ok(self.format.media_type(), body);
-        caching.apply(response.headers_mut());
-        if let Ok(value) = HeaderValue::from_str(&Format::tensor_header(tensor)) {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static("tensor"), value);
-        }
-        Ok(response)
-    }
-}
-
-fn check_expected(expected: Option<&str>, found: &[u64]) -> Result<(), Failure> {
-    let Some(expected) = expected else {
-        return Ok(());
-    };
-    let lengths: Result<Vec<u64>, _> = expected
-        .split(',')
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .map(str::parse)
-        .collect();
-    let lengths = lengths
-        .map_err(|_| Failure::bad_request("expected_shape", format!("{expected:?} is no shape")))?;
-    if lengths == found {
-        return Ok(());
-    }
-    Err(Failure::precondition(
-        "expected_shape",
-        format!("the answer has shape {found:?}, not {lengths:?}"),
-    ))
-}
-
-pub(crate) fn check_size(
-    state: &State,
-    lengths: &[u64],
-    element_bytes: u64,
-) -> Result<(), Failure> {
-    let limit = state.limits().answer_bytes;
-    let bytes = shape::elements(lengths)
-        .ok()
-        .and_then(|count| count.checked_mul(element_bytes));
-    match bytes {
-        Some(bytes) if bytes <= limit => Ok(()),
-        _ => {
-            let asked = bytes.map_or("over 2^64".to_owned(), |bytes| bytes.to_string());
-            let detail = format!(
-                "shape {lengths:?} is {asked} bytes, the most in one answer is {limit}: ask for parts of it with slice="
-            );
-            Err(Failure::too_large(limit, detail))
+impl Labelled<DataQuery> {
+    fn common(&self) -> Common<'_> {
+        let query = &self.fixed;
+        Common {
+            slice: query.slice.as_deref(),
+            strict: query.strict,
+            decode: query.decode.as_deref(),
+            f: query.f.as_deref(),
+            colormap: query.colormap.as_deref(),
+            range: query.range.as_deref(),
+            labels: &self.labels,
+            condition: query.r#where.as_deref(),
         }
     }
 }
 
 /// Reads a slice.
 #[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}/data/{path}",
-    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path), DataQuery),
+    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path), DataQuery,
+        ("sel.{dimension}" = Option<String>, Query, description = "Labels along a dimension, by its coordinate variable: `2020-01-01/2020-01-31`, `850,500`, `nearest::12.3`")),
     responses(
-        (status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
-        (status = 304), (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
-        (status = 412, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem)))]
+        (status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"),
+            (Vec<u8> = "application/vnd.apache.arrow.stream"), (String = "text/csv"), (Vec<u8> = "application/x-netcdf"), (Vec<u8> = "image/png"))),
+        (status = 206, content_type = "application/octet-stream", body = Vec<u8>), (status = 304), (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
+        (status = 412, body = Problem), (status = 413, body = Problem), (status = 416, body = Problem), (status = 422, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn read(
     Shared(state): Shared<State>,
-    Path(path): Path<(String, String, String)>,
-    Query(query): Query<DataQuery>,
+    Path((repository, reference, path)): Path<(String, String, String)>,
+    query: Labelled<DataQuery>,
     OriginalUri(uri): OriginalUri,
+    version: Version,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let common = (
-        query.slice.as_deref(),
-        query.strict,
-        query.decode.as_deref(),
-        query.f.as_deref(),
-    );
-    let (pinned, asked) = Asked::of_commit(&state, &path, &headers, common).await?;
+    let pinned = state.snapshot(&repository, &reference).await?;
+    let asked = Asked::of_commit(&state, &pinned, &path, &headers, query.common()).await?;
     let shape = asked.selection.output_shape();
-    check_expected(query.expected_shape.as_deref(), &shape)?;
+    check_expected(query.fixed.expected_shape.as_deref(), &shape)?;
     let caching = asked.caching(&pinned, &uri, &[]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
-    let tensor = pinned.settle(asked.read(&state).await).await?;
-    asked.answer(&tensor, &asked.dimensions(), &caching)
+    if asked.is_streamed(&headers)? {
+        return pinned
+            .settle(stream(&asked, &caching, &headers, version).await)
+            .await;
+    }
+    pinned
+        .settle(answer(&asked, &caching, &headers).await)
+        .await
 }
 
 /// Reads a slice as a transaction sees it, and notes that.
@@ -267,153 +96,71 @@ pub(crate) async fn read_staged(
     state: &State,
     transaction: &Transaction,
     path: &NodePath,
-    query: &DataQuery,
+    query: &Labelled<DataQuery>,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
-    let common = (
-        query.slice.as_deref(),
-        query.strict,
-        query.decode.as_deref(),
-        query.f.as_deref(),
-    );
-    let asked = Asked::new(state, transaction.array(path).await?, headers, common)?;
+    let source = Source::Transaction(transaction);
+    let array = transaction.array(path).await?;
+    let asked = Asked::new(state, source, array, headers, query.common()).await?;
     let shape = asked.selection.output_shape();
-    check_expected(query.expected_shape.as_deref(), &shape)?;
+    check_expected(query.fixed.expected_shape.as_deref(), &shape)?;
     transaction.note_region(path, asked.selection.hull()?);
-    let tensor = asked.read(state).await?;
-    asked.answer(&tensor, &asked.dimensions(), &Caching::none())
+    for (array, _) in &asked.conditions {
+        transaction.note_region(array.node().path(), asked.selection.hull()?);
+    }
+    answer(&asked, &Caching::none(), headers).await
 }
 
-/// Reduces a slice.
-#[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}/reduce/{path}",
-    params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path), ReduceQuery),
-    responses(
-        (status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
-        (status = 304), (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
-        (status = 412, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem)))]
-pub(crate) async fn reduce(
-    Shared(state): Shared<State>,
-    Path(path): Path<(String, String, String)>,
-    Query(query): Query<ReduceQuery>,
-    OriginalUri(uri): OriginalUri,
-    headers: HeaderMap,
+async fn answer(
+    asked: &Asked<'_>,
+    caching: &Caching,
+    headers: &HeaderMap,
 ) -> Result<Response, Failure> {
-    let common = (
-        query.slice.as_deref(),
-        query.strict,
-        query.decode.as_deref(),
-        query.f.as_deref(),
-    );
-    let (pinned, asked) = Asked::of_commit(&state, &path, &headers, common).await?;
-    let reducer: Reducer = query.reduce.parse()?;
-    let as_float64 = match query.dtype.as_deref() {
-        None => false,
-        Some("float64") => true,
-        Some(other) => {
-            return Err(Failure::bad_request(
-                "dtype",
-                format!("{other:?}: only float64 can be asked for"),
-            ));
-        }
-    };
-    let reduction = Reduction {
-        reducer,
-        skip_missing: query.skipna,
-        ddof: query.ddof.unwrap_or(0),
-        min_count: query.min_count.unwrap_or(0),
-        as_float64,
-    };
-    let dimensions = asked.dimensions();
-    let over = axes(query.over.as_deref(), &dimensions)?;
-    // Axes of the array that are reduced; those an index dropped are kept, with length 1.
-    let mut reduced = vec![false; asked.array.metadata().dimensions()];
-    for (place, axis) in asked.selection.output().iter().enumerate() {
-        if let OutputAxis::Array(axis) = axis {
-            reduced[*axis] = over[place];
-        }
-    }
-    let keepdims = query.keepdims.unwrap_or(false);
-    let full_shape = asked.selection.output_shape();
-    let kept = |place: &usize| keepdims || !over[*place];
-    let places: Vec<usize> = (0..full_shape.len()).filter(kept).collect();
-    let shape: Vec<u64> = places
+    let (tensor, reservation) = asked.read().await?;
+    let axes = asked
+        .selection
+        .output()
         .iter()
-        .map(|&p| if over[p] { 1 } else { full_shape[p] })
-        .collect();
-    check_expected(query.expected_shape.as_deref(), &shape)?;
-    let widest = DataType::Complex128;
-    check_size(&state, &shape, asked.format.element_bytes(&widest))?;
-    let named = format!("{reduction:?} {reduced:?} {keepdims}");
-    let caching = asked.caching(&pinned, &uri, &[&named]);
-    if let Some(response) = caching.not_modified(&headers) {
-        return Ok(response);
-    }
-    let engine = state.engine();
-    let tensor = engine
-        .reduce(
-            &asked.array,
-            &asked.selection,
-            asked.decode,
-            reduction,
-            &reduced,
-        )
-        .await;
-    let tensor = pinned.settle(tensor.map_err(Failure::from)).await?;
-    let tensor = Tensor { shape, ..tensor };
-    let names: Vec<Option<String>> = places
-        .iter()
-        .map(|&place| dimensions[place].clone())
-        .collect();
-    asked.answer(&tensor, &names, &caching)
+        .filter_map(|axis| match axis {
+            OutputAxis::Array(axis) => Some(*axis),
+            OutputAxis::New => None,
+        });
+    let answer = Answer {
+        variables: vec![asked.variable(&asked.name(), tensor, asked.dimensions(), true)?],
+        coordinates: asked.coordinates(axes).await?,
+    };
+    asked.send(answer, reservation, caching, headers).await
 }
 
-/// Which of the dimensions `over` names.
-fn axes(over: Option<&str>, dimensions: &[Option<String>]) -> Result<Vec<bool>, Failure> {
-    let Some(over) = over else {
-        return Ok(vec![true; dimensions.len()]);
-    };
-    let mut reduced = vec![false; dimensions.len()];
-    for name in over
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-    {
-        let is_named = |dimension: &Option<String>| dimension.as_deref() == Some(name);
-        if dimensions
-            .iter()
-            .filter(|dimension| is_named(dimension))
-            .count()
-            > 1
-        {
-            let detail = format!("{name:?} names several dimensions of the slice: give numbers");
-            return Err(Failure::bad_request("over", detail));
-        }
-        let named = dimensions.iter().position(is_named);
-        let numbered = || {
-            let number: i64 = name.parse().ok()?;
-            let number = if number < 0 {
-                number + dimensions.len() as i64
-            } else {
-                number
-            };
-            usize::try_from(number)
-                .ok()
-                .filter(|&number| number < dimensions.len())
-        };
-        let Some(axis) = named.or_else(numbered) else {
-            let known: Vec<&str> = dimensions.iter().flatten().map(String::as_str).collect();
-            let detail = format!(
-                "{name:?} is no dimension of the slice; it has {}",
-                known.join(", ")
-            );
-            return Err(Failure::bad_request("over", detail));
-        };
-        if std::mem::replace(&mut reduced[axis], true) {
-            return Err(Failure::bad_request(
-                "over",
-                format!("{name:?} is named twice"),
-            ));
-        }
+/// Sends a long result while it is read. The answer begins when the first piece is there.
+async fn stream(
+    asked: &Asked<'_>,
+    caching: &Caching,
+    headers: &HeaderMap,
+    version: Version,
+) -> Result<Response, Failure> {
+    let engine = asked.state.engine();
+    let mut pieces = engine
+        .stream(&asked.array, &asked.selection, asked.decode)
+        .await?;
+    let (length, data_type) = (pieces.total_bytes, pieces.data_type.clone());
+    let limit = asked.state.limits().streamed_bytes;
+    if length > limit {
+        let detail = format!(
+            "the slice is {length} bytes, the most in one answer is {limit}: ask for parts of it with slice="
+        );
+        return Err(Failure::too_large(limit, detail));
     }
-    Ok(reduced)
+    let first = pieces.try_next().await?;
+    let first = futures::stream::iter(first.map(Ok));
+    let pieces = futures::StreamExt::chain(first, pieces).map_err(Failure::from);
+    let media_type = Format::OctetStream.media_type();
+    let mut response = streamed::streamed(media_type, pieces, length, caching, (headers, version));
+    let tensor = Format::tensor_header(&data_type, &asked.selection.output_shape());
+    if let Ok(tensor) = HeaderValue::from_str(&tensor) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("tensor"), tensor);
+    }
+    Ok(response)
 }

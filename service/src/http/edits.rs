@@ -1,8 +1,8 @@
 //! Changes a request makes to a transaction: nodes, values, objects of the Zarr view.
 
 use array::{
-    ArrayMetadata, Bounds, CodecMetadata, DataType, FillValue, GroupMetadata, NodeMetadata,
-    NodePath, Selection,
+    ArrayMetadata, Bounds, ChunkIndex, CodecMetadata, DataType, FillValue, GroupMetadata,
+    NodeMetadata, NodePath, Selection,
 };
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use storage::{Node, Transaction};
 
 use super::extract::must_be_new;
-use super::zarr::{Key, Target, parse_key};
+use super::zarr::{Depth, Place, Target, is_of_version_2, names, names_below};
 use crate::error::Failure;
 use crate::state::State;
 use crate::values;
@@ -171,17 +171,31 @@ async fn put_metadata(
         NodeMetadata::Array(array) => {
             // Nobody could read what these codecs write.
             ArrayCodec::new(&array)
-                .map_err(|error| Failure::bad_request("codecs", error.to_string()))?;
-            match transaction.find(path).await? {
-                Some(Node::Array(_)) => {
-                    let engine = state.engine();
-                    engine.set_metadata(transaction, path, array).await?;
-                }
-                _ => transaction.create_array(path, array).await?,
-            }
+                .map_err(|error| Failure::meaningless(error.to_string()).about("codecs"))?;
+            put_array(state, transaction, path, array).await?;
         }
     }
     Ok(())
+}
+
+async fn put_array(
+    state: &State,
+    transaction: &Transaction,
+    path: &NodePath,
+    array: ArrayMetadata,
+) -> Result<(), Failure> {
+    loop {
+        let found = transaction.find(path).await?;
+        if let Some(Node::Array(_)) = found {
+            let engine = state.engine();
+            return Ok(engine.set_metadata(transaction, path, array).await?);
+        }
+        match transaction.create_array(path, array.clone()).await {
+            // Another request made it meanwhile.
+            Err(storage::Error::AlreadyExists { .. }) if found.is_none() => {}
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// Writes a body to the cells of an array that `slice` selects.
@@ -205,25 +219,76 @@ pub(crate) async fn put_values(
     Ok(engine.write(transaction, path, &selection, values).await?)
 }
 
+/// Checks that there is no object under `key`.
+///
+/// # Errors
+/// 412 if there is one.
+pub(crate) async fn check_new_key(transaction: &Transaction, key: &str) -> Result<(), Failure> {
+    let exists = match Place::of(&Target::Transaction(transaction), key).await? {
+        Place::Document(Some(path)) => transaction.find(&path).await?.is_some(),
+        Place::Chunk(array, index) => transaction.chunk(array.path(), &index).await?.is_some(),
+        _ => false,
+    };
+    if exists {
+        let detail = format!("there is an object with the key {key:?}");
+        return Err(Failure::precondition("If-None-Match", detail));
+    }
+    Ok(())
+}
+
 /// Stores an object of the Zarr view.
+///
+/// # Errors
+/// 404 for a chunk of an array that is not there yet; 422 for what is no chunk of its array, or
+/// metadata that cannot be kept; 400 for any other key.
 pub(crate) async fn put_key(
     state: &State,
     transaction: &Transaction,
     key: &str,
     body: Bytes,
 ) -> Result<(), Failure> {
-    match parse_key(&Target::Transaction(transaction), key).await? {
-        Key::Document(path) => {
+    if is_of_version_2(key) {
+        let detail = format!("{key:?} is of Zarr version 2: only version 3 can be kept");
+        return Err(Failure::meaningless(detail));
+    }
+    match Place::of(&Target::Transaction(transaction), key).await? {
+        Place::Document(Some(path)) => {
             let metadata = NodeMetadata::parse(&body)?;
             put_metadata(state, transaction, &path, metadata).await
         }
-        Key::Chunk(path, index) => {
-            let engine = state.engine();
-            Ok(engine
-                .write_encoded(transaction, &path, &index, body)
-                .await?)
+        Place::Chunk(array, index) => {
+            let (engine, path) = (state.engine(), array.path());
+            let written = engine.write_encoded(transaction, path, &index, body).await;
+            written.map_err(|error| match error {
+                query::Error::Array(error @ array::Error::Invalid { .. }) => {
+                    Failure::meaningless(format!("{key:?} of {path}: {error}"))
+                }
+                other => other.into(),
+            })
         }
-        Key::Other => {
+        Place::OutsideGrid(array) => {
+            let grid = array.metadata().grid().grid_shape();
+            let detail = format!(
+                "{key:?} lies outside the chunk grid {grid:?} of {}: give the array its new shape first",
+                array.path()
+            );
+            Err(Failure::meaningless(detail))
+        }
+        Place::NotOfArray(array) => {
+            let metadata = array.metadata();
+            let first = ChunkIndex::new(vec![0; metadata.dimensions()]);
+            let first = metadata.chunk_key_encoding.key(&first);
+            let detail = format!(
+                "{key:?} is no chunk of {}, whose first one is {first:?}",
+                array.path()
+            );
+            Err(Failure::bad_request("key", detail))
+        }
+        Place::Nothing => {
+            let detail = format!("{key:?} is below no array: its zarr.json comes first");
+            Err(Failure::not_found(detail))
+        }
+        Place::Document(None) | Place::Directory(_) | Place::ChunkDirectory(..) => {
             let detail =
                 format!("{key:?} is neither the zarr.json of a node nor a chunk of an array");
             Err(Failure::bad_request("key", detail))
@@ -233,12 +298,62 @@ pub(crate) async fn put_key(
 
 /// Deletes an object of the Zarr view; `zarr.json` stands for the node. What is not there stays so.
 pub(crate) async fn delete_key(transaction: &Transaction, key: &str) -> Result<(), Failure> {
-    match parse_key(&Target::Transaction(transaction), key).await? {
-        Key::Document(path) => match transaction.delete(&path).await {
-            Err(storage::Error::NotFound { .. }) => Ok(()),
-            other => Ok(other?),
-        },
-        Key::Chunk(path, index) => Ok(transaction.delete_chunk(&path, index).await?),
-        Key::Other => Ok(()),
+    match Place::of(&Target::Transaction(transaction), key).await? {
+        Place::Document(Some(path)) => delete_node(transaction, &path).await,
+        Place::Chunk(array, index) => Ok(transaction.delete_chunk(array.path(), index).await?),
+        _ => Ok(()),
     }
+}
+
+/// Deletes a node, if there is one; the root becomes an empty group.
+async fn delete_node(transaction: &Transaction, path: &NodePath) -> Result<(), Failure> {
+    if path.is_root() {
+        for member in transaction.members(path).await? {
+            delete_unless_gone(transaction, &member).await?;
+        }
+        return Ok(transaction
+            .put_group(path, GroupMetadata::default())
+            .await?);
+    }
+    delete_unless_gone(transaction, path).await
+}
+
+async fn delete_unless_gone(transaction: &Transaction, path: &NodePath) -> Result<(), Failure> {
+    match transaction.delete(path).await {
+        Err(storage::Error::NotFound { .. }) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Chunks that are deleted before others are told.
+const DELETED_TOGETHER: usize = 10_000;
+
+/// Deletes objects at and below `key` of which `after` were deleted before, not all at once. Gives
+/// the last of them, if there are more.
+pub(crate) async fn delete_below(
+    transaction: &Transaction,
+    key: &str,
+    after: &str,
+) -> Result<Option<String>, Failure> {
+    let target = Target::Transaction(transaction);
+    match Place::of(&target, key).await? {
+        Place::Directory(node) => delete_node(transaction, node.path()).await?,
+        Place::ChunkDirectory(array, _) => {
+            let keys = names_below(&target, key, Depth::All, after, DELETED_TOGETHER).await?;
+            let metadata = array.metadata();
+            let path = array.path();
+            let directory = names(key)[path.names().count()..].join("/");
+            for below in &keys {
+                let chunk = format!("{directory}/{below}");
+                let encoding = metadata.chunk_key_encoding;
+                if let Some(index) = encoding.parse_key(&chunk, metadata.dimensions()) {
+                    transaction.delete_chunk(path, index).await?;
+                }
+            }
+            let is_full = keys.len() == DELETED_TOGETHER;
+            return Ok(keys.into_iter().last().filter(|_| is_full));
+        }
+        _ => delete_key(transaction, key).await?,
+    }
+    Ok(None)
 }

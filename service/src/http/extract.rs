@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::LengthLimitError;
+use query::Reservation;
 use serde::de::DeserializeOwned;
 use storage::{CommitId, Idempotency};
 use utoipa::IntoParams;
@@ -74,6 +75,66 @@ impl<T: DeserializeOwned + IntoParams, S: Send + Sync> FromRequestParts<S> for Q
     }
 }
 
+/// Query parameters of which some are named after dimensions: `sel.<dimension>=` and
+/// `coarsen.<dimension>=`.
+pub(crate) struct Labelled<T> {
+    /// The others.
+    pub(crate) fixed: T,
+    /// `sel.`: dimension and labels.
+    pub(crate) labels: Vec<(String, String)>,
+    /// `coarsen.`: dimension and cells in a window; only where `T` has `reduce`.
+    pub(crate) windows: Vec<(String, u64)>,
+}
+
+impl<T: DeserializeOwned + IntoParams, S: Send + Sync> FromRequestParts<S> for Labelled<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let query = parts.uri.query().unwrap_or("").to_owned();
+        let takes_windows = T::into_params(|| None)
+            .into_iter()
+            .any(|parameter| parameter.name == "reduce");
+        let (mut labels, mut windows, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for pair in query.split('&') {
+            let decoded = form_urlencoded::parse(pair.as_bytes()).next();
+            let (name, value) = decoded.unwrap_or_default();
+            let seen = |known: &str| Failure::bad_request(&name, format!("{known} is given twice"));
+            if let Some(dimension) = name.strip_prefix("sel.") {
+                if labels.iter().any(|(known, _)| known == dimension) {
+                    return Err(seen(&name));
+                }
+                labels.push((dimension.to_owned(), value.into_owned()));
+            } else if let Some(dimension) = name.strip_prefix("coarsen.").filter(|_| takes_windows)
+            {
+                if windows.iter().any(|(known, _)| known == dimension) {
+                    return Err(seen(&name));
+                }
+                let window = value.parse().map_err(|_| {
+                    Failure::bad_request(&name, format!("{value:?} is no number of cells"))
+                })?;
+                windows.push((dimension.to_owned(), window));
+            } else {
+                rest.push(pair);
+            }
+        }
+        let path = parts.uri.path().to_owned();
+        let uri = match rest.is_empty() {
+            true => path,
+            false => format!("{path}?{}", rest.join("&")),
+        };
+        let mut fixed = parts.clone();
+        fixed.uri = uri
+            .parse()
+            .map_err(|_| Failure::bad_request("query", "it is no query"))?;
+        let Query(fixed) = Query::from_request_parts(&mut fixed, state).await?;
+        Ok(Self {
+            fixed,
+            labels,
+            windows,
+        })
+    }
+}
+
 /// A body of JSON, or none.
 pub(crate) struct Body(pub(crate) bytes::Bytes);
 
@@ -100,8 +161,12 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
-/// A body of values or of an object, up to the most bytes an answer may have.
-pub(crate) struct LargeBody(pub(crate) bytes::Bytes);
+/// A body of values or of an object, up to the most bytes an answer may have, and the memory that it
+/// and what is made of it take.
+pub(crate) struct LargeBody(pub(crate) bytes::Bytes, pub(crate) Reservation);
+
+/// A body is there as it came, as values, and encoded.
+const BODY_COPIES: u64 = 3;
 
 impl FromRequest<State> for LargeBody {
     type Rejection = Failure;
@@ -118,9 +183,11 @@ impl FromRequest<State> for LargeBody {
         if announced.is_some_and(|length| length > limit) {
             return Err(too_large());
         }
+        let memory = announced.unwrap_or(limit).saturating_mul(BODY_COPIES);
+        let memory = state.engine().reserve(memory).await?;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         match axum::body::to_bytes(request.into_body(), most).await {
-            Ok(body) => Ok(Self(body)),
+            Ok(body) => Ok(Self(body, memory)),
             Err(error)
                 if error
                     .source()

@@ -1,17 +1,26 @@
 //! The HTTP service: [`router`] builds all of it, so tests call it without a socket.
 
 mod answer;
+mod asked;
 mod data;
 mod edits;
+mod explain;
 mod extract;
+pub(crate) mod gathered;
+mod held;
+mod jobs;
+mod metrics;
 mod openapi;
+mod points;
 mod proofs;
+mod reduce;
 mod refs;
 mod repositories;
+mod tlog;
 mod transactions;
 mod versions;
 mod writes;
-mod zarr;
+pub(crate) mod zarr;
 
 use std::net::IpAddr;
 
@@ -28,10 +37,17 @@ use tower_http::trace::TraceLayer;
 use crate::error::Failure;
 use crate::state::State;
 
+pub use held::HeldMemory;
 pub use openapi::document as openapi_document;
 
 /// The whole application.
 pub fn router(state: State) -> Router {
+    let zarr_root = get(zarr::root)
+        .delete(writes::delete_root)
+        .fallback(zarr::dav::of_commit_root);
+    let staged_root = get(transactions::zarr_root)
+        .delete(transactions::delete_zarr_root)
+        .fallback(zarr::dav::of_transaction_root);
     let repository = Router::new()
         .route(
             "/",
@@ -56,6 +72,8 @@ pub fn router(state: State) -> Router {
             put(refs::create_tag).delete(refs::delete_tag),
         )
         .route("/log", get(refs::log))
+        .route("/log/{sequence}", get(refs::log_entry))
+        .route("/tlog/{*tile}", get(tlog::part))
         .route("/refs/{reference}", get(refs::show))
         .route("/refs/{reference}/nodes", get(refs::root_node))
         .route("/refs/{reference}/nodes/", get(refs::root_node))
@@ -69,11 +87,20 @@ pub fn router(state: State) -> Router {
             "/refs/{reference}/data/{*path}",
             get(data::read).put(writes::data),
         )
-        .route("/refs/{reference}/reduce/{*path}", get(data::reduce))
+        .route("/refs/{reference}/reduce/{*path}", get(reduce::reduce))
+        .route("/refs/{reference}/points/{*path}", post(points::read))
+        .route("/refs/{reference}/explain/{*path}", get(explain::explain))
         .route("/refs/{reference}/proof/{*path}", get(proofs::prove))
-        .route("/refs/{reference}/zarr", get(zarr::root))
-        .route("/refs/{reference}/zarr/", get(zarr::root))
-        .route("/refs/{reference}/zarr/{*key}", get(zarr::key));
+        .route("/refs/{reference}/receipt", get(tlog::commit_receipt))
+        .route("/refs/{reference}/zarr", zarr_root.clone())
+        .route("/refs/{reference}/zarr/", zarr_root)
+        .route(
+            "/refs/{reference}/zarr/{*key}",
+            get(zarr::key)
+                .put(writes::put_key)
+                .delete(writes::delete_key)
+                .fallback(zarr::dav::of_commit),
+        );
     let transaction = Router::new()
         .route("/", get(transactions::show).delete(transactions::abort))
         .route("/commit", post(transactions::commit))
@@ -92,25 +119,31 @@ pub fn router(state: State) -> Router {
             "/data/{*path}",
             get(transactions::read_data).put(transactions::write_data),
         )
-        .route("/zarr", get(transactions::zarr_root))
-        .route("/zarr/", get(transactions::zarr_root))
+        .route("/zarr", staged_root.clone())
+        .route("/zarr/", staged_root)
         .route(
             "/zarr/{*key}",
             get(transactions::zarr_key)
                 .put(transactions::put_zarr_key)
-                .delete(transactions::delete_zarr_key),
+                .delete(transactions::delete_zarr_key)
+                .fallback(zarr::dav::of_transaction),
         );
     Router::new()
         .route("/", get(landing))
         .route("/livez", get(repositories::live))
         .route("/readyz", get(repositories::ready))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/limits", get(repositories::limits))
         .route("/v1/repos", get(repositories::list))
+        .route("/v1/jobs", get(jobs::list).post(jobs::begin))
+        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
+        .route("/v1/jobs/{id}/events", get(jobs::events))
         .nest("/v1/repos/{repository}", repository)
         .nest("/v1/transactions/{id}", transaction)
         .merge(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi_document()))
         .fallback(|| async { Failure::not_found("no route has this path; /docs lists them") })
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })
+        .layer(middleware::from_fn(keep_ranges_for_get))
         .layer(middleware::from_fn(refuse_ambiguous_paths))
         .layer(cors())
         .layer(TraceLayer::new_for_http())
@@ -118,16 +151,22 @@ pub fn router(state: State) -> Router {
 }
 
 fn cors() -> CorsLayer {
+    // Reading alone: a page of another origin changes nothing.
+    let methods = [Method::GET, Method::HEAD].into_iter();
+    let methods: Vec<Method> = methods.chain(Method::from_bytes(b"PROPFIND")).collect();
     CorsLayer::new()
         .allow_origin(Any)
-        .allow_methods([Method::GET, Method::HEAD])
+        .allow_methods(methods)
         .allow_headers(Any)
         .expose_headers([
             header::ACCEPT_RANGES,
+            header::CONTENT_ENCODING,
             header::CONTENT_LENGTH,
             header::CONTENT_LOCATION,
             header::CONTENT_RANGE,
             header::ETAG,
+            answer::REPR_DIGEST,
+            HeaderName::from_static("error-bound"),
             HeaderName::from_static("tensor"),
         ])
 }
@@ -144,6 +183,14 @@ async fn refuse_ambiguous_paths(request: Request, next: Next) -> Response {
     if encoded_slash || hidden || dots {
         let detail = "the path has an encoded slash, a NUL, or a segment \".\" or \"..\"";
         return Failure::bad_request("path", detail).into_response();
+    }
+    next.run(request).await
+}
+
+/// Ranges are defined for GET alone; RFC 9110 has them ignored with other methods.
+async fn keep_ranges_for_get(mut request: Request, next: Next) -> Response {
+    if request.method() != Method::GET {
+        request.headers_mut().remove(header::RANGE);
     }
     next.run(request).await
 }

@@ -2,7 +2,10 @@
 
 use utoipa::OpenApi;
 
-use super::{data, proofs, refs, repositories, transactions, versions, writes, zarr};
+use super::{
+    data, explain, jobs, metrics, points, proofs, reduce, refs, repositories, tlog, transactions,
+    versions, writes, zarr,
+};
 use crate::error::Problem;
 
 #[derive(OpenApi)]
@@ -27,17 +30,31 @@ use crate::error::Problem;
         refs::create_tag,
         refs::delete_tag,
         refs::log,
+        refs::log_entry,
+        tlog::part,
+        tlog::commit_receipt,
         refs::show,
         refs::root_node,
         refs::node,
         data::read,
-        data::reduce,
+        reduce::reduce,
+        points::read,
+        explain::explain,
+        metrics::metrics,
         proofs::prove,
+        jobs::begin,
+        jobs::list,
+        jobs::show,
+        jobs::cancel,
+        jobs::events,
         zarr::root,
         zarr::key,
         writes::data,
         writes::put_node,
         writes::delete_node,
+        writes::put_key,
+        writes::delete_key,
+        writes::delete_root,
         versions::merge,
         versions::diff,
         versions::reset,
@@ -58,7 +75,8 @@ use crate::error::Problem;
         transactions::zarr_root,
         transactions::zarr_key,
         transactions::put_zarr_key,
-        transactions::delete_zarr_key
+        transactions::delete_zarr_key,
+        transactions::delete_zarr_root
     ),
     components(schemas(Problem))
 )]

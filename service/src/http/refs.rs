@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use storage::{LogEntry, Node, Operation, Ref, RefKind, RefName};
 
-use super::answer::Caching;
+use super::answer::{Caching, ok};
 use super::extract::{Body, Path, Query};
 use super::zarr::Target;
 use crate::error::{Failure, Problem};
@@ -198,6 +198,19 @@ pub(crate) async fn log(
     }))
 }
 
+/// A log entry as it is stored: canonical JSON with its hash in `self`.
+#[utoipa::path(get, path = "/v1/repos/{repository}/log/{sequence}",
+    params(("repository" = String, Path), ("sequence" = u64, Path)),
+    responses((status = 200, body = Object), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn log_entry(
+    Shared(state): Shared<State>,
+    Path((name, sequence)): Path<(String, u64)>,
+) -> Result<Response, Failure> {
+    let repository = state.repository(&name.parse()?).await?;
+    let bytes = repository.log_entry_bytes(sequence).await?;
+    Ok(ok("application/json", bytes))
+}
+
 async fn entry_json(repository: &storage::Repository, entry: &LogEntry) -> Result<Value, Failure> {
     let mut operations = Vec::new();
     for operation in &entry.operations {
@@ -359,7 +372,7 @@ fn statistics_json(statistics: &array::Statistics) -> Value {
         body["min"] = scalar(moments.min);
         body["max"] = scalar(moments.max);
         body["mean"] = json!(mean);
-        body["std"] = json!((moments.m2 / statistics.valid as f64).sqrt());
+        body["std"] = json!((moments.m2.to_f64() / statistics.valid as f64).sqrt());
     }
     body
 }

@@ -19,6 +19,8 @@ pub(crate) struct RepositoryInfo {
     id: String,
     /// When it was created, RFC 3339.
     created: String,
+    /// Public keys its log is signed with, the newest first; none if it is not signed here.
+    log_keys: Vec<String>,
 }
 
 /// All repositories of the store.
@@ -32,18 +34,28 @@ pub(crate) struct RepositoryList {
 pub(crate) struct LimitsInfo {
     /// Most decoded bytes in one answer.
     answer_bytes: u64,
+    /// Most bytes of one answer that is sent while it is read: of a slice as octet-stream.
+    streamed_bytes: u64,
+    /// Memory of the work of all requests together; those that have to wait too long for theirs are
+    /// refused with 503.
+    memory_bytes: u64,
     /// Most inner chunks one answer may be computed from, stored or not.
     chunks: u64,
 }
 
-fn info(name: &str, repository: &Repository) -> RepositoryInfo {
-    RepositoryInfo {
+fn info(state: &State, name: &str, repository: &Repository) -> Result<RepositoryInfo, Failure> {
+    let keys = match state.signing() {
+        Some(signing) => signing.keys_of(repository)?.verifiers(),
+        None => Vec::new(),
+    };
+    Ok(RepositoryInfo {
+        log_keys: keys.iter().map(ToString::to_string).collect(),
         name: name.to_owned(),
         id: repository.id().to_string(),
         created: repository
             .created()
             .to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
-    }
+    })
 }
 
 /// Lists the repositories.
@@ -53,7 +65,7 @@ pub(crate) async fn list(Shared(state): Shared<State>) -> Result<Json<Repository
     for name in storage::list_repositories(state.store()).await? {
         // Folders of other things may carry other names.
         if let Ok(parsed) = name.parse::<RepoName>() {
-            repositories.push(info(&name, &state.repository(&parsed).await?));
+            repositories.push(info(&state, &name, &state.repository(&parsed).await?)?);
         }
     }
     Ok(Json(RepositoryList { repositories }))
@@ -67,7 +79,7 @@ pub(crate) async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<RepositoryInfo>, Failure> {
     let repository = state.repository(&name.parse()?).await?;
-    Ok(Json(info(&name, &repository)))
+    Ok(Json(info(&state, &name, &repository)?))
 }
 
 /// Creates a repository with branch `main`.
@@ -85,7 +97,7 @@ pub(crate) async fn create(
         }
         other => other?,
     };
-    Ok((StatusCode::CREATED, Json(info(&name, &repository))))
+    Ok((StatusCode::CREATED, Json(info(&state, &name, &repository)?)))
 }
 
 /// Deletes a repository and everything in it.
@@ -120,6 +132,8 @@ pub(crate) async fn ready(Shared(state): Shared<State>) -> Result<&'static str, 
 pub(crate) async fn limits(Shared(state): Shared<State>) -> Json<LimitsInfo> {
     Json(LimitsInfo {
         answer_bytes: state.limits().answer_bytes,
+        streamed_bytes: state.limits().streamed_bytes,
+        memory_bytes: state.engine().memory().1,
         chunks: state.limits().chunks,
     })
 }

@@ -6,15 +6,17 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use storage::{Isolation, SharedTransaction, TransactionState};
+use tokio::sync::MutexGuard;
 
 use super::data::{self, DataQuery};
 use super::edits;
-use super::extract::{Body, LargeBody, Path, Query};
+use super::extract::{Body, Labelled, LargeBody, Path, Query, must_be_new};
 use super::refs;
 use super::versions::{Committed, NewCommit, parse_body};
-use super::zarr::{self, Target};
+use super::zarr::{self, Asked, ListQuery, Listed, Target};
 use crate::error::{Failure, Problem};
-use crate::state::{OpenTransaction, State, node_path};
+use crate::open_transactions::OpenTransaction;
+use crate::state::{State, node_path};
 
 /// A transaction to open.
 #[derive(Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
@@ -145,7 +147,7 @@ pub(crate) async fn show(
     Shared(state): Shared<State>,
     Path(id): Path<String>,
 ) -> Result<Json<TransactionInfo>, Failure> {
-    let (repository, shared) = state.take_transaction(&id).await?;
+    let (repository, shared) = state.read_transaction(&id).await?;
     let stage = shared.state().await?;
     Ok(Json(info(&id, &shared, stage, repository.as_str())))
 }
@@ -157,8 +159,9 @@ pub(crate) async fn abort(
     Shared(state): Shared<State>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
-    let (_, shared) = state.take_transaction(&id).await?;
+    let (_, shared) = state.read_transaction(&id).await?;
     shared.abort().await?;
+    state.forget_closed(&id);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -174,9 +177,10 @@ pub(crate) async fn commit(
 ) -> Result<Json<Committed>, Failure> {
     let new: NewCommit = parse_body(&body)?;
     let options = new.options(&headers, &["commit", &id], "commit")?;
-    let (_, shared) = state.take_transaction(&id).await?;
+    let (_, shared) = state.read_transaction(&id).await?;
     let branch = shared.transaction().branch().to_string();
     let commit = shared.commit(options).await?;
+    state.forget_closed(&id);
     Ok(Json(Committed {
         commit: commit.to_string(),
         branch,
@@ -195,15 +199,27 @@ pub(crate) async fn move_node(
     let opened = state.transaction(&id).await?;
     let (from, to) = (node_path(&wanted.from)?, node_path(&wanted.to)?);
     opened.shared.transaction().rename(&from, &to).await?;
-    staged(&state, opened).await
+    staged(opened).await
+}
+
+/// The turn of a request that makes only what is not there: looking and making are one step for such.
+async fn creating<'a>(
+    opened: &'a OpenTransaction,
+    headers: &HeaderMap,
+) -> Result<Option<MutexGuard<'a, ()>>, Failure> {
+    Ok(match must_be_new(headers)? {
+        true => Some(opened.shared.creating().await),
+        false => None,
+    })
 }
 
 /// Acknowledges what was changed, once others can go on with it.
-async fn staged(state: &State, opened: OpenTransaction) -> Result<StatusCode, Failure> {
-    if let Err(error) = opened.shared.flush().await {
-        state.forget_transaction(&opened.id);
-        return Err(error.into());
-    }
+pub(super) async fn staged(opened: OpenTransaction) -> Result<StatusCode, Failure> {
+    // To its end even if this client goes away: it stages what others changed as well.
+    let staging = tokio::spawn(async move { opened.shared.flush().await });
+    staging
+        .await
+        .map_err(|error| Failure::broken(error.to_string()))??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -227,7 +243,7 @@ pub(crate) async fn node(
             members.remove(name);
         }
     }
-    staged(&state, opened.clone()).await?;
+    staged(opened.clone()).await?;
     Ok(no_store(Json(body).into_response()))
 }
 
@@ -253,9 +269,10 @@ pub(crate) async fn put_node(
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
+    let _turn = creating(&opened, &headers).await?;
     edits::check_new(transaction, &node_path(&path)?, &headers).await?;
     edits::put_node(&state, transaction, &node_path(&path)?, &body).await?;
-    staged(&state, opened).await
+    staged(opened.clone()).await
 }
 
 /// Gives the root group new metadata.
@@ -283,27 +300,29 @@ pub(crate) async fn delete_node(
         .transaction()
         .delete(&node_path(&path)?)
         .await?;
-    staged(&state, opened).await
+    staged(opened).await
 }
 
 /// Reads a slice as the transaction sees it.
 #[utoipa::path(get, path = "/v1/transactions/{id}/data/{path}",
-    params(("id" = String, Path), ("path" = String, Path), DataQuery),
+    params(("id" = String, Path), ("path" = String, Path), DataQuery,
+        ("sel.{dimension}" = Option<String>, Query, description = "Labels along a dimension, by its coordinate variable")),
     responses(
-        (status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
+        (status = 200, content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"),
+            (Vec<u8> = "application/vnd.apache.arrow.stream"), (String = "text/csv"), (Vec<u8> = "application/x-netcdf"), (Vec<u8> = "image/png"))),
         (status = 400, body = Problem), (status = 404, body = Problem), (status = 406, body = Problem),
         (status = 412, body = Problem), (status = 413, body = Problem)))]
 pub(crate) async fn read_data(
     Shared(state): Shared<State>,
     Path((id, path)): Path<(String, String)>,
-    Query(query): Query<DataQuery>,
+    query: Labelled<DataQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let opened = state.transaction(&id).await?;
     let path = node_path(&path)?;
     let response =
         data::read_staged(&state, opened.shared.transaction(), &path, &query, &headers).await?;
-    staged(&state, opened).await?;
+    staged(opened).await?;
     Ok(no_store(response))
 }
 
@@ -318,71 +337,128 @@ pub(crate) async fn write_data(
     Path((id, path)): Path<(String, String)>,
     Query(query): Query<WriteQuery>,
     headers: HeaderMap,
-    LargeBody(body): LargeBody,
+    LargeBody(body, _memory): LargeBody,
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
     let (path, slice) = (node_path(&path)?, query.slice.as_deref());
     edits::put_values(&state, transaction, &path, slice, &headers, &body).await?;
-    staged(&state, opened).await
+    staged(opened).await
 }
 
-/// An object of the Zarr view of the transaction.
-#[utoipa::path(method(get, head), path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path)),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = 206, content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 404, body = Problem), (status = 416, body = Problem), (status = 500, body = Problem)))]
+/// An object of the Zarr view of the transaction. With `list`, the keys below.
+#[utoipa::path(method(get, head), path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path), ListQuery),
+    responses((status = 200, content((Vec<u8> = "application/octet-stream"), (Listed = "application/json"))),
+        (status = 206, content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 400, body = Problem), (status = 404, body = Problem), (status = 410, body = Problem), (status = 416, body = Problem), (status = 500, body = Problem)))]
 pub(crate) async fn zarr_key(
     Shared(state): Shared<State>,
     Path((id, key)): Path<(String, String)>,
+    Query(query): Query<ListQuery>,
     OriginalUri(uri): OriginalUri,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let opened = state.transaction(&id).await?;
+    let opened = state.transaction(&id).await;
+    let opened = opened.map_err(|failure| zarr::of_nothing(&key, failure))?;
     let target = Target::Transaction(opened.shared.transaction());
-    let response = zarr::answer(&state, &target, &key, &uri, &method, &headers).await?;
-    staged(&state, opened.clone()).await?;
+    let asked = Asked {
+        key: &key,
+        query: &query,
+        uri: &uri,
+        method: &method,
+        headers: &headers,
+    };
+    let response = zarr::answer(&state, &target, &asked).await?;
+    staged(opened.clone()).await?;
     Ok(no_store(response))
 }
 
-/// The index of the root of the Zarr view of the transaction.
-#[utoipa::path(get, path = "/v1/transactions/{id}/zarr", params(("id" = String, Path)),
-    responses((status = 200, content_type = "text/html", body = String), (status = 404, body = Problem)))]
+/// The index of the root of the Zarr view of the transaction, or a list of the keys below it.
+#[utoipa::path(get, path = "/v1/transactions/{id}/zarr", params(("id" = String, Path), ListQuery),
+    responses((status = 200, content((String = "text/html"), (Listed = "application/json"))),
+        (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(crate) async fn zarr_root(
     state: Shared<State>,
     Path(id): Path<String>,
+    query: Query<ListQuery>,
     uri: OriginalUri,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    zarr_key(state, Path((id, String::new())), uri, method, headers).await
+    zarr_key(
+        state,
+        Path((id, String::new())),
+        query,
+        uri,
+        method,
+        headers,
+    )
+    .await
 }
 
 /// Stores an object of the Zarr view: metadata, a chunk or a whole shard, rewritten canonically.
-#[utoipa::path(put, path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path)),
+#[utoipa::path(put, path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if the key is not there")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
-        (status = 413, body = Problem)))]
+        (status = 412, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn put_zarr_key(
     Shared(state): Shared<State>,
     Path((id, key)): Path<(String, String)>,
-    LargeBody(body): LargeBody,
+    headers: HeaderMap,
+    LargeBody(body, _memory): LargeBody,
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
-    edits::put_key(&state, opened.shared.transaction(), &key, body).await?;
-    staged(&state, opened).await
+    let transaction = opened.shared.transaction();
+    let turn = creating(&opened, &headers).await?;
+    if turn.is_some() {
+        edits::check_new_key(transaction, &key).await?;
+    }
+    edits::put_key(&state, transaction, &key, body).await?;
+    staged(opened.clone()).await
 }
 
-/// Deletes an object of the Zarr view.
-#[utoipa::path(delete, path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path)),
-    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeleteQuery {
+    /// `true` deletes everything at and below the key.
+    pub(crate) recursive: Option<bool>,
+}
+
+/// Deletes an object of the Zarr view; `zarr.json` stands for its node and everything below it. What
+/// is not there stays so: that is no error. Of the root, an empty group stays.
+#[utoipa::path(delete, path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path), DeleteQuery),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn delete_zarr_key(
     Shared(state): Shared<State>,
     Path((id, key)): Path<(String, String)>,
+    Query(query): Query<DeleteQuery>,
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
-    edits::delete_key(opened.shared.transaction(), &key).await?;
-    staged(&state, opened).await
+    let transaction = opened.shared.transaction();
+    if query.recursive == Some(true) {
+        let mut after = String::new();
+        while let Some(last) = edits::delete_below(transaction, &key, &after).await? {
+            // What is not staged yet stays bounded.
+            staged(opened.clone()).await?;
+            after = last;
+        }
+    } else {
+        edits::delete_key(transaction, &key).await?;
+    }
+    staged(opened).await
+}
+
+/// Deletes everything with `recursive=true`: an empty group stays.
+#[utoipa::path(delete, path = "/v1/transactions/{id}/zarr", params(("id" = String, Path), DeleteQuery),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn delete_zarr_root(
+    state: Shared<State>,
+    Path(id): Path<String>,
+    query: Query<DeleteQuery>,
+) -> Result<StatusCode, Failure> {
+    delete_zarr_key(state, Path((id, String::new())), query).await
 }
 
 fn no_store(mut response: Response) -> Response {

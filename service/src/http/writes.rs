@@ -3,12 +3,14 @@
 use array::NodePath;
 use axum::Json;
 use axum::extract::State as Shared;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
+use query::Reservation;
 use storage::{Isolation, RefName, Repository, Transaction};
 
 use super::edits;
-use super::extract::{Body, LargeBody, Path, Query};
-use super::transactions::WriteQuery;
+use super::extract::{Body, LargeBody, Path, Query, must_be_new};
+use super::gathered::{self, Change};
+use super::transactions::{DeleteQuery, WriteQuery};
 use super::versions::{Committed, NewCommit};
 use crate::error::{Failure, Problem};
 use crate::state::{State, node_path};
@@ -27,10 +29,7 @@ impl Write {
         (name, reference, path): &(String, String, String),
     ) -> Result<Self, Failure> {
         let repository = state.repository(&name.parse()?).await?;
-        let branch: RefName = reference.parse().map_err(|_| {
-            let detail = format!("{reference:?} is no branch: only branches can be written to");
-            Failure::bad_request("reference", detail)
-        })?;
+        let branch = branch(reference)?;
         let transaction =
             Transaction::begin_with(&repository, &branch, Isolation::Snapshot).await?;
         Ok(Self {
@@ -81,6 +80,17 @@ impl Write {
     }
 }
 
+/// The branch that a reference names.
+///
+/// # Errors
+/// 400 for anything that is none.
+pub(crate) fn branch(reference: &str) -> Result<RefName, Failure> {
+    reference.parse().map_err(|_| {
+        let detail = format!("{reference:?} is no branch: only branches can be written to");
+        Failure::bad_request("reference", detail)
+    })
+}
+
 fn digest(body: &[u8]) -> String {
     array::hash::hash(array::hash::Kind::Request, body).to_string()
 }
@@ -96,7 +106,7 @@ pub(crate) async fn data(
     Path(path): Path<(String, String, String)>,
     Query(query): Query<WriteQuery>,
     headers: HeaderMap,
-    LargeBody(body): LargeBody,
+    LargeBody(body, _memory): LargeBody,
 ) -> Result<Json<Committed>, Failure> {
     let write = Write::begin(&state, &path).await?;
     let slice = query.slice.as_deref();
@@ -152,4 +162,103 @@ pub(crate) async fn delete_node(
     write.transaction.delete(&write.path).await?;
     let message = format!("delete {}", write.path);
     write.commit(&headers, &request, &message).await
+}
+
+/// Stores an object of the Zarr view of a branch: metadata, a chunk or a whole shard, rewritten
+/// canonically. Writes that come at the same time share a commit, but for those with `If-Match` or
+/// `Idempotency-Key`, which are commits of their own.
+#[utoipa::path(put, path = "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
+    params(("repository" = String, Path), ("reference" = String, Path), ("key" = String, Path),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if the key is not there"),
+        ("If-Match" = Option<String>, Header, description = "The commit the branch has to be at, in quotes"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A request with the same key and body takes effect once")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn put_key(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String, String)>,
+    headers: HeaderMap,
+    LargeBody(body, memory): LargeBody,
+) -> Result<Json<Committed>, Failure> {
+    let content = digest(&body);
+    let change = Change::Put {
+        body,
+        must_be_new: must_be_new(&headers)?,
+    };
+    change_key(&state, &path, &headers, change, &content, Some(memory)).await
+}
+
+/// Deletes an object of the Zarr view of a branch; `zarr.json` stands for its node and everything
+/// below it. What is not there stays so: that is no error. Of the root, an empty group stays.
+#[utoipa::path(delete, path = "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
+    params(("repository" = String, Path), ("reference" = String, Path), ("key" = String, Path), DeleteQuery,
+        ("If-Match" = Option<String>, Header, description = "The commit the branch has to be at, in quotes"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A request with the same key takes effect once")),
+    responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn delete_key(
+    Shared(state): Shared<State>,
+    Path(path): Path<(String, String, String)>,
+    Query(query): Query<DeleteQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Committed>, Failure> {
+    let is_recursive = query.recursive == Some(true);
+    let change = Change::Delete { is_recursive };
+    let content = format!("recursive={is_recursive}");
+    change_key(&state, &path, &headers, change, &content, None).await
+}
+
+/// Deletes everything with `recursive=true`: an empty group stays.
+#[utoipa::path(delete, path = "/v1/repos/{repository}/refs/{reference}/zarr",
+    params(("repository" = String, Path), ("reference" = String, Path), DeleteQuery),
+    responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+        (status = 412, body = Problem), (status = 422, body = Problem)))]
+pub(crate) async fn delete_root(
+    state: Shared<State>,
+    Path((repository, reference)): Path<(String, String)>,
+    query: Query<DeleteQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Committed>, Failure> {
+    let path = Path((repository, reference, String::new()));
+    delete_key(state, path, query, headers).await
+}
+
+/// Makes a change of one object: with others, or as a commit of its own if it has conditions.
+async fn change_key(
+    state: &State,
+    path: &(String, String, String),
+    headers: &HeaderMap,
+    change: Change,
+    content: &str,
+    memory: Option<Reservation>,
+) -> Result<Json<Committed>, Failure> {
+    let (name, reference, key) = path;
+    let (method, verb) = match change {
+        Change::Put { .. } => ("zarr", "write"),
+        Change::Delete { .. } => ("zarr-delete", "delete"),
+    };
+    let write = gathered::Write {
+        key: key.clone(),
+        change,
+        _memory: memory,
+    };
+    if !headers.contains_key(header::IF_MATCH) && !headers.contains_key("idempotency-key") {
+        let (name, branch) = (name.parse()?, branch(reference)?);
+        let commit = gathered::commit(state, &name, &branch, write).await?;
+        return Ok(Json(Committed {
+            commit: commit.to_string(),
+            branch: branch.to_string(),
+        }));
+    }
+    let root = (name.clone(), reference.clone(), String::new());
+    let alone = Write::begin(state, &root).await?;
+    let request = [method, key.as_str(), content];
+    if let Some(first) = alone.repeated(headers, &request).await? {
+        return Ok(first);
+    }
+    gathered::apply(state, &alone.transaction, &write).await?;
+    alone
+        .commit(headers, &request, &format!("{verb} {key}"))
+        .await
 }

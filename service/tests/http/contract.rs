@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 use service::http::openapi_document;
+use service::keys::KeyDirectory;
+use service::signing::Signing;
 
 use crate::support::Service;
 
@@ -23,7 +25,17 @@ fn the_committed_document_is_the_generated_one() {
 
 #[tokio::test]
 async fn every_documented_operation_is_served() {
-    let service = Service::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let keys = KeyDirectory::new(folder.path().to_owned());
+    let service = Service::signed(Signing::new(keys.clone(), Vec::new(), 0)).await;
+    let repository = service.json("/v1/repos/demo").await;
+    let id = repository["id"].as_str().unwrap().parse().unwrap();
+    keys.create(id, "log.example/demo").unwrap();
+    // It publishes the log.
+    service.get("/v1/repos/demo/refs/main/receipt").await;
+    let verify = r#"{"kind": "verify", "repository": "demo"}"#;
+    let job = service.ask("POST", "/v1/jobs", &[], verify).await;
+    let job = job.json()["id"].as_str().unwrap().to_owned();
     let opened = service
         .ask("POST", "/v1/repos/demo/transactions", &[], "{}")
         .await;
@@ -41,6 +53,9 @@ async fn every_documented_operation_is_served() {
             .replace("{path}", "g/f")
             .replace("{from}", "main~1")
             .replace("{to}", "main")
+            .replace("{sequence}", "1")
+            .replace("{tile}", "checkpoint")
+            .replace("/jobs/{id}", &format!("/jobs/{job}"))
             .replace("{id}", &transaction);
         for method in operations.as_object().unwrap().keys() {
             // Other methods would change what the next request finds.

@@ -7,10 +7,17 @@
     reason = "these are tests; Clippy exempts only the functions marked so, not their helpers"
 )]
 
+mod ahead;
+mod branch_writes;
 mod contract;
+mod dav;
+mod formats;
+mod jobs;
+mod listing;
 mod reads;
 mod refusals;
 mod repositories;
 mod support;
+mod tlog;
 mod transactions;
 mod zarr;

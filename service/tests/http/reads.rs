@@ -1,11 +1,15 @@
 //! Slices, reductions and how they are cached.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use chrono::TimeDelta;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use quarr_tests::watched::Watched;
 use serde_json::json;
 use storage::{GcOptions, Repository, Store};
+use tokio::sync::Barrier;
 
 use crate::support::{ANSWER_BYTES, MAIN, Service, requests};
 
@@ -295,10 +299,52 @@ async fn what_was_collected_is_gone_and_not_damaged() {
     assert!(report.deleted > 0);
     for url in [
         format!("{old}/data/big?decode=raw&slice=0:10"),
-        format!("{old}/reduce/big?reduce=max"),
+        format!("{old}/reduce/big?reduce=argmax"),
         format!("{old}/zarr/big/c/0"),
     ] {
         let problem = service.refused("GET", &url, 410).await;
         assert_eq!(problem["type"], "/problems/expired", "{url}");
+    }
+}
+
+/// `service` with nothing cached, over a store whose every answer takes a while.
+fn slow(service: &Service) -> Service {
+    let times = ThrottleConfig {
+        wait_get_per_call: Duration::from_millis(30),
+        ..ThrottleConfig::default()
+    };
+    let slow = ThrottledStore::new(service.objects.clone(), times);
+    Service::over(Watched::new(Arc::new(slow)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_requests_of_many_clients_cost_no_more_than_one() {
+    let service = Service::new().await;
+    for what in [
+        "data/big?slice=0:4000",
+        "reduce/g/f?reduce=median",
+        "zarr/zarr.json",
+    ] {
+        let url = format!("{MAIN}/{what}");
+        let alone = slow(&service);
+        let wanted = alone.get(&url).await;
+        assert_eq!(wanted.status, StatusCode::OK, "{what}");
+        let together = Arc::new(slow(&service));
+        let ready = Arc::new(Barrier::new(32));
+        let asked: Vec<_> = (0..32)
+            .map(|_| {
+                let (together, ready, url) = (together.clone(), ready.clone(), url.clone());
+                tokio::spawn(async move {
+                    ready.wait().await;
+                    // A copy: the body itself holds memory that the others wait for.
+                    together.get(&url).await.body.to_vec()
+                })
+            })
+            .collect();
+        for answer in asked {
+            assert_eq!(answer.await.unwrap(), wanted.body, "{what}");
+        }
+        let count = |service: &Service| service.objects.take_requests().len();
+        assert_eq!(count(&together), count(&alone), "{what}");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{MAIN, Service, service_over};
+use crate::support::{MAIN, Service};
 
 #[tokio::test]
 async fn repositories_come_and_go() {
@@ -41,10 +41,7 @@ async fn repositories_come_and_go() {
 #[tokio::test]
 async fn a_repository_another_process_replaced_is_noticed() {
     let service = Service::new().await;
-    let other = Service {
-        router: service_over(&service.objects),
-        objects: service.objects.clone(),
-    };
+    let other = service.restarted();
     let old = service.json(MAIN).await["commit"].clone();
     assert_eq!(
         other.ask("DELETE", "/v1/repos/demo", &[], "").await.status,

@@ -7,12 +7,15 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use quarr_tests::arrays::SampleArray;
 use quarr_tests::watched::{Request as Watch, Watched};
-use query::{Engine, Settings};
+use query::{Costs, Engine, Settings};
 use serde_json::{Value, json};
 use service::http::router;
+use service::signing::Signing;
 use service::state::{Limits, State};
 use storage::{CommitOptions, Repository, Store, Transaction};
 use tower::ServiceExt as _;
@@ -32,6 +35,7 @@ pub(crate) const HOSTILE: [(&str, &[u64]); 2] = [
 pub(crate) struct Service {
     pub(crate) router: Router,
     pub(crate) objects: Watched,
+    signing: Option<Signing>,
 }
 
 /// An answer, read whole.
@@ -90,10 +94,69 @@ impl Service {
             ..CommitOptions::default()
         };
         transaction.commit(options).await.unwrap();
+        Self::over(objects)
+    }
+
+    /// A service over a store, with nothing cached.
+    pub(crate) fn over(objects: Watched) -> Self {
         Self {
-            router: service_over(&objects),
+            router: router(state_over(&objects)),
             objects,
+            signing: None,
         }
+    }
+
+    /// A service over the same store with answers of up to so many bytes.
+    pub(crate) fn with_answers_of(&self, bytes: u64) -> Self {
+        self.with(state_with(&self.objects, bytes, Costs::LOCAL))
+    }
+
+    /// A service that takes the same store for one in a cloud.
+    pub(crate) fn remote(&self) -> Self {
+        self.with(state_with(&self.objects, ANSWER_BYTES, Costs::REMOTE))
+    }
+
+    fn with(&self, state: State) -> Self {
+        Self {
+            router: router(state),
+            objects: self.objects.clone(),
+            signing: None,
+        }
+    }
+
+    /// The same, which also signs logs.
+    pub(crate) async fn signed(signing: Signing) -> Self {
+        let mut service = Self::new().await;
+        service.signing = Some(signing);
+        service.restarted()
+    }
+
+    /// The same service with nothing cached.
+    pub(crate) fn restarted(&self) -> Self {
+        let state = state_over(&self.objects);
+        let state = match &self.signing {
+            Some(signing) => state.signed(signing.clone()),
+            None => state,
+        };
+        Self {
+            router: router(state),
+            objects: self.objects.clone(),
+            signing: self.signing.clone(),
+        }
+    }
+
+    /// Loses the objects whose keys begin so.
+    pub(crate) async fn lose(&self, prefix: &str) {
+        let mut listed = self.objects.list(None);
+        let mut lost = 0;
+        while let Some(found) = listed.next().await {
+            let location = found.unwrap().location;
+            if location.as_ref().starts_with(prefix) {
+                self.objects.delete(&location).await.unwrap();
+                lost += 1;
+            }
+        }
+        assert!(lost > 0, "there is no {prefix}");
     }
 
     /// The answer to a request; a body is JSON unless a header says otherwise.
@@ -111,7 +174,33 @@ impl Service {
         if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");
         }
-        let request = request.body(Body::from(body.to_owned())).unwrap();
+        self.send(request.body(Body::from(body.to_owned())).unwrap())
+            .await
+    }
+
+    /// The answer to a PUT of bytes.
+    pub(crate) async fn put(&self, url: &str, body: impl Into<Bytes>) -> Answer {
+        let request = Request::builder().method("PUT").uri(url);
+        self.send(request.body(Body::from(body.into())).unwrap())
+            .await
+    }
+
+    /// The answer to a PUT of bytes that have a media type.
+    pub(crate) async fn put_as(
+        &self,
+        url: &str,
+        (name, value): (&str, &str),
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let request = Request::builder()
+            .method("PUT")
+            .uri(url)
+            .header(name, value);
+        self.send(request.body(Body::from(body.into())).unwrap())
+            .await
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         Answer {
@@ -165,18 +254,23 @@ pub(crate) fn requests(objects: &Watched) -> Vec<Watch> {
     requests
 }
 
-/// A service with nothing cached.
-pub(crate) fn service_over(objects: &Watched) -> Router {
+/// The state of a service with nothing cached.
+fn state_over(objects: &Watched) -> State {
+    state_with(objects, ANSWER_BYTES, Costs::LOCAL)
+}
+
+fn state_with(objects: &Watched, answer_bytes: u64, costs: Costs) -> State {
     let settings = Settings {
         threads: 1,
+        costs,
         ..Settings::default()
     };
     let limits = Limits {
-        answer_bytes: ANSWER_BYTES,
+        answer_bytes,
         ..Limits::default()
     };
     let store = Store::from_objects(Arc::new(objects.clone()), "test");
-    router(State::new(store, Engine::new(settings).unwrap(), limits))
+    State::new(store, Engine::new(settings).unwrap(), limits)
 }
 
 fn samples() -> Vec<SampleArray> {

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use quarr_tests::watched::{Damage, Request};
 use serde_json::json;
 
-use crate::support::{MAIN, Service, service_over};
+use crate::support::{MAIN, Service};
 
 #[tokio::test]
 async fn groups_carry_the_metadata_of_their_members() {
@@ -49,7 +49,9 @@ async fn slashes_collapse_and_directories_list_their_members() {
         ("zarr", vec!["zarr.json", "g/", "packed/"]),
         ("zarr/", vec!["zarr.json", "g/", "packed/"]),
         ("zarr/g", vec!["zarr.json", "f/"]),
-        ("zarr/g/f/", vec!["zarr.json", "c/0/0", "c/1/0"]),
+        ("zarr/g/f/", vec!["zarr.json", "c/"]),
+        ("zarr/g/f/c", vec!["0/", "1/"]),
+        ("zarr/g/f/c/1", vec!["0"]),
     ] {
         let page = service.get(&format!("{MAIN}/{directory}")).await;
         assert_eq!(page.status, 200, "{directory}");
@@ -77,16 +79,16 @@ async fn a_key_that_does_not_exist_is_404() {
     for key in [
         "x/zarr.json",
         "g/x/zarr.json",
-        "g/f/c",
-        "g/f/c/0",
         "g/f/c/0/0/0",
+        "g/f/c/2",
+        "sparse/c/1",
         "g/f/c/2/0",
         "g/f/c/00/0",
         "g/f/c/-1/0",
         "g/f/c/99999999999999999999/0",
         "g/f/d/0/0",
         "g/f/zarr.json/x",
-        "sparse/c/1",
+        "hostile/long/c",
     ] {
         service
             .refused("GET", &format!("{MAIN}/zarr/{key}"), 404)
@@ -137,10 +139,7 @@ async fn a_key_that_cannot_be_read_is_never_404() {
     {
         for damage in [Damage::Flip(0, 1), Damage::Remove] {
             service.objects.set_damage(Some((object, damage)));
-            let fresh = Service {
-                router: service_over(&service.objects),
-                objects: service.objects.clone(),
-            };
+            let fresh = service.restarted();
             for key in keys {
                 let answer = fresh.get(&format!("{MAIN}/zarr/{key}")).await;
                 assert_ne!(answer.status, 404, "{object} {key}");
@@ -243,4 +242,28 @@ async fn browsers_may_read_from_anywhere() {
             .header("access-control-allow-methods")
             .contains("DELETE")
     );
+}
+
+#[tokio::test]
+async fn a_chunk_of_no_store_is_not_taken_for_fill_value() {
+    let service = Service::new().await;
+    let commit = "0".repeat(64);
+    let unknown = [
+        "/v1/repos/demo/refs/none/zarr".to_owned(),
+        "/v1/repos/none/refs/main/zarr".to_owned(),
+        format!("/v1/repos/demo/refs/{commit}/zarr"),
+        format!("/v1/transactions/demo:{}/zarr", "0".repeat(32)),
+    ];
+    for store in unknown {
+        service
+            .refused("GET", &format!("{store}/g/f/c/0/0"), 410)
+            .await;
+        service
+            .refused("GET", &format!("{store}/g/f/zarr.json"), 404)
+            .await;
+        service.refused("GET", &store, 404).await;
+    }
+    service
+        .refused("GET", &format!("{MAIN}/zarr/g/f/c/9/9"), 404)
+        .await;
 }

@@ -1,0 +1,105 @@
+//! Jobs: long work that goes on without the client.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures::{Stream, StreamExt as _};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::extract::{Body, Path, idempotency};
+use crate::error::{Failure, Problem};
+use crate::jobs::{self, Job, JobSpec, JobState};
+use crate::state::State;
+
+/// How often a job elsewhere is looked at for those who follow it.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Jobs, the newest first.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct JobList {
+    jobs: Vec<Job>,
+}
+
+/// Begins a job: `{"kind": "verify", "repository": …, "reference"?, "since"?, "deep"?}`.
+#[utoipa::path(post, path = "/v1/jobs", request_body = JobSpec,
+    responses((status = 202, body = Job), (status = 400, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem),
+        (status = 503, body = Problem)))]
+pub(crate) async fn begin(
+    Shared(state): Shared<State>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Failure> {
+    let spec: JobSpec = serde_json::from_slice(&body)
+        .map_err(|error| Failure::bad_request("body", error.to_string()))?;
+    let request = idempotency(&headers, &[])?.map(|request| request.key);
+    let job = jobs::begin(&state, spec, request.as_deref()).await?;
+    let location = [(header::LOCATION, format!("/v1/jobs/{}", job.id))];
+    Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
+}
+
+/// Lists the jobs of the store.
+#[utoipa::path(get, path = "/v1/jobs", responses((status = 200, body = JobList)))]
+pub(crate) async fn list(Shared(state): Shared<State>) -> Result<Json<JobList>, Failure> {
+    let jobs = jobs::list(&state).await?;
+    Ok(Json(JobList { jobs }))
+}
+
+/// Shows how a job is going.
+#[utoipa::path(get, path = "/v1/jobs/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = Job), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn show(
+    Shared(state): Shared<State>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Job>, Failure> {
+    Ok(Json(jobs::show(&state, id).await?))
+}
+
+/// Cancels a job; one that has ended stays as it is.
+#[utoipa::path(delete, path = "/v1/jobs/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = Job), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn cancel(
+    Shared(state): Shared<State>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Job>, Failure> {
+    Ok(Json(jobs::cancel(&state, id).await?))
+}
+
+/// Follows a job as server-sent events, one whenever it got on, until it ends.
+#[utoipa::path(get, path = "/v1/jobs/{id}/events", params(("id" = String, Path)),
+    responses((status = 200, content_type = "text/event-stream", body = String), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn events(
+    Shared(state): Shared<State>,
+    Path(id): Path<Uuid>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
+    let first = jobs::show(&state, id).await?;
+    let rest = futures::stream::unfold((state, first.clone()), move |(state, last)| async move {
+        let next = next(&state, &last).await?;
+        Some((next.clone(), (state, next)))
+    });
+    let event = |job: Job| {
+        let data = serde_json::to_string(&job).unwrap_or_default();
+        Ok(Event::default().event("job").data(data))
+    };
+    let all = futures::stream::iter([first]).chain(rest).map(event);
+    Ok(Sse::new(all).keep_alive(KeepAlive::default()))
+}
+
+/// What a job is like after it got on; nothing once it has ended.
+async fn next(state: &State, last: &Job) -> Option<Job> {
+    if last.state != JobState::Running {
+        return None;
+    }
+    loop {
+        jobs::wait(state, last.id, POLL_INTERVAL).await;
+        let found = jobs::show(state, last.id).await.ok()?;
+        if found != *last {
+            return Some(found);
+        }
+    }
+}
