@@ -1,11 +1,8 @@
 //! Malformed files are refused and change nothing.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use array::NodePath;
-use importers::{Access, ImportOptions, Lengths, default_codecs};
 use object_store::memory::InMemory;
 use quarr_tests::netcdf3::{Dimension, File, Type, Variable, Version};
 use rand::rngs::StdRng;
@@ -51,22 +48,7 @@ fn small_file(version: Version) -> Vec<u8> {
 }
 
 async fn import(repository: &Repository, source: &Path) -> Result<(), importers::Error> {
-    let options = ImportOptions {
-        source: source.to_owned(),
-        group: NodePath::root(),
-        branch: "main".parse().unwrap(),
-        author: "test".into(),
-        message: String::new(),
-        access: Access::default(),
-        inner_lengths: Lengths::default(),
-        shard_lengths: Lengths::default(),
-        codecs: default_codecs(),
-        skip: BTreeSet::new(),
-        memory_bytes: 64 << 20,
-    };
-    importers::import(repository, &options, &|_| {})
-        .await
-        .map(drop)
+    support::import(repository, source, 64 << 20).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

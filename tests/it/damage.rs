@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use quarr_tests::arrays::SampleArray;
 use quarr_tests::watched::{Damage, Request, Watched};
+use query::Progress;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use storage::Scope;
@@ -42,14 +43,36 @@ async fn an_object_cut_short_swapped_or_gone_is_an_error_that_names_it() {
     let damage = |rng: &mut StdRng, bytes: &Bytes, others: &[Bytes]| match rng.random_range(0..3) {
         0 => Damage::Truncate(rng.random_range(0..bytes.len() as u64)),
         1 => Damage::Remove,
-        _ => loop {
-            let other = &others[rng.random_range(0..others.len())];
-            if other != bytes {
-                break Damage::Replace(other.clone());
-            }
-        },
+        _ => swapped(rng, bytes, others),
     };
     damage_is_found(OTHERS, damage).await;
+}
+
+/// Another object in the place of this one.
+fn swapped(rng: &mut StdRng, bytes: &Bytes, others: &[Bytes]) -> Damage {
+    loop {
+        let other = &others[rng.random_range(0..others.len())];
+        if other != bytes {
+            return Damage::Replace(other.clone());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long"]
+async fn no_change_of_many_to_a_store_passes() {
+    let damage = |rng: &mut StdRng, bytes: &Bytes, others: &[Bytes]| match rng.random_range(0..6) {
+        0 => Damage::Truncate(rng.random_range(0..bytes.len() as u64)),
+        1 => Damage::Remove,
+        2 => swapped(rng, bytes, others),
+        _ => Damage::Flip(
+            rng.random_range(0..bytes.len() as u64),
+            rng.random_range(1..=255),
+        ),
+    };
+    let count = std::env::var("QUARR_DAMAGES").ok();
+    let count = count.and_then(|count| count.parse().ok());
+    damage_is_found(count.unwrap_or(20_000), damage).await;
 }
 
 #[tokio::test]
@@ -100,9 +123,12 @@ async fn damage_is_found(count: usize, make: fn(&mut StdRng, &Bytes, &[Bytes]) -
                     .unwrap();
                 let (key, bytes) = &folder[rng.random_range(0..folder.len())];
                 let damage = make(&mut rng, bytes, &objects);
-                // Without repo.json there is no repository; checkpoints can be rebuilt; and a log
+                // Without repo.json there is no repository; checkpoints and the transparency log
+                // can be rebuilt; and a log
                 // without its newest entry is the log of a moment ago.
-                let expendable = key == "repo.json" || key.starts_with("checkpoints/");
+                let expendable = ["repo.json", "checkpoints/", "tlog/"]
+                    .iter()
+                    .any(|folder| key.starts_with(folder));
                 if damage == Damage::Remove && (expendable || *key == newest_entry) {
                     continue;
                 }
@@ -132,7 +158,14 @@ async fn copy(store: &Watched) -> (Arc<InMemory>, BTreeMap<String, Vec<(String, 
     }
     assert_eq!(
         folders.keys().collect::<Vec<_>>(),
-        ["checkpoints", "log", "objects", "repo.json", "shards"]
+        [
+            "checkpoints",
+            "log",
+            "objects",
+            "repo.json",
+            "shards",
+            "tlog"
+        ]
     );
     (memory, folders)
 }
@@ -236,8 +269,18 @@ async fn verify(watched: &Watched) -> Vec<String> {
         Ok(repository) => repository,
         Err(error) => return vec![chain(&error)],
     };
+    let mut progress = Progress::new("", true);
+    // What only someone with the key can tell.
+    let published = repository.published().await;
+    let published = published.ok().flatten();
+    let key = support::signing_key().verifier();
+    if published.is_some_and(|published| published.verify(&[key]).is_err()) {
+        return vec!["tlog/checkpoint".into()];
+    }
     match support::engine()
-        .verify(&repository, &Scope::Everything, true)
+        .verify(&repository, &Scope::Everything, &mut progress, &mut |_| {
+            true
+        })
         .await
     {
         Ok(report) => report

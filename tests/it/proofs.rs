@@ -1,20 +1,24 @@
 //! Proofs: what they prove is what is stored, and nothing else passes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use array::{Bounds, DataType, Elements, Region, Selection, hash};
+use array::{Bounds, DataType, Elements, Hash, Region, Selection, Statistics, hash};
+use compute::cf::Missing;
 use object_store::memory::InMemory;
 use quarr_tests::arrays::SampleArray;
-use query::proven_values;
+use query::{proven_statistics, proven_values};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use storage::proof::{Proven, check};
+use storage::tlog::{Extended, Head, SigningKey};
 use storage::{CommitId, RefKind, Repository, Snapshot};
 
-use crate::support::{commit, create, every_kind_of_object, head, noise, open};
+use crate::support::{
+    commit, create, every_kind_of_object, head, noise, open, publish, signing_key,
+};
 
 /// What NumPy would select of an array, as its smallest box.
 fn region_of(sample: &SampleArray, text: &str) -> Region {
@@ -37,10 +41,8 @@ fn expected(sample: &SampleArray, region: &Region) -> Elements {
 }
 
 async fn prove(snapshot: &Snapshot, path: &str, region: &Region) -> Vec<u8> {
-    snapshot
-        .prove(&path.parse().unwrap(), region)
-        .await
-        .unwrap()
+    let path = path.parse().unwrap();
+    snapshot.prove(&path, region).await.unwrap().bytes
 }
 
 /// Checks that a proof proves these values at this commit.
@@ -95,6 +97,7 @@ async fn history() -> (Repository, SampleArray, Vec<CommitId>) {
         .delete_ref(RefKind::Branch, &name, "test")
         .await
         .unwrap();
+    publish(&repository, &[], &[signing_key()]).await.unwrap();
     (repository, first, commits)
 }
 
@@ -255,22 +258,180 @@ fn with_self(bytes: Vec<u8>) -> Vec<u8> {
     array::json::canonical_bytes(&value)
 }
 
+/// What a forger makes of the checkpoint in a proof: a head of another size, signed with the log's
+/// own name.
+fn forge_checkpoint(proof: &[u8], rng: &mut StdRng) -> Vec<u8> {
+    let mut value: Value = serde_json::from_slice(proof).unwrap();
+    let receipt = value.pointer_mut("/published/receipt");
+    let Some(Value::String(receipt)) = receipt else {
+        return proof.to_vec();
+    };
+    let mut parts: Vec<String> = receipt.splitn(2, "\n\n").map(str::to_owned).collect();
+    let text = parts[1].split("\n\n").next().unwrap().to_owned() + "\n";
+    let mut forged: Head = text.parse().unwrap();
+    match rng.random_range(0..3) {
+        0 => forged.size += rng.random_range(1..9),
+        1 => forged.root.0[rng.random_range(0..32)] ^= 1 << rng.random_range(0..8),
+        _ => {}
+    }
+    let impostor = SigningKey::generate(&forged.origin).unwrap();
+    let tree = Extended {
+        size: forged.size,
+        root: forged.root,
+    };
+    parts[1] = Repository::sign_tree(&tree, &[impostor]).to_string();
+    *receipt = parts.join("\n\n");
+    array::json::canonical_bytes(&value)
+}
+
 /// What is stored, to tell what is true.
 #[derive(Default)]
-struct Truth(HashMap<(CommitId, String), SampleArray>);
+struct Truth {
+    arrays: HashMap<(CommitId, String), SampleArray>,
+    /// Hashes of the log entries of all repositories.
+    entries: HashSet<Hash>,
+    /// Heads that were signed.
+    heads: Vec<Head>,
+}
 
 impl Truth {
     fn add(&mut self, commit: CommitId, sample: &SampleArray) {
-        self.0.insert((commit, sample.path.clone()), sample.clone());
+        let key = (commit, sample.path.clone());
+        self.arrays.insert(key, sample.clone());
     }
 
+    async fn add_log(&mut self, repository: &Repository) {
+        for sequence in 0..repository.head().await.unwrap().next_sequence() {
+            let bytes = repository.log_entry_bytes(sequence).await.unwrap();
+            let entry = storage::tlog::entry_hash(sequence, &bytes).unwrap();
+            self.entries.insert(entry);
+        }
+        self.heads
+            .push(repository.published().await.unwrap().unwrap().head);
+    }
+
+    /// Whether what is proven is so; and what is signed, was signed.
     fn holds(&self, proven: &Proven) -> bool {
         let key = (proven.commit, proven.path.as_str().to_owned());
-        self.0.get(&key).is_some_and(|sample| {
-            let values = proven_values(proven).map(|values| values.elements);
-            values.is_ok_and(|values| values == expected(sample, &proven.region))
-        })
+        let is_signed = proven
+            .checkpoint
+            .as_ref()
+            .is_some_and(|checkpoint| checkpoint.verify(&[signing_key().verifier()]).is_ok());
+        let head = proven
+            .checkpoint
+            .as_ref()
+            .map(|checkpoint| &checkpoint.head);
+        if is_signed && !head.is_some_and(|head| self.heads.contains(head)) {
+            return false;
+        }
+        let is_content = self.arrays.get(&key).is_some_and(|sample| {
+            let expected = expected(sample, &proven.region);
+            match proven_statistics(proven).unwrap() {
+                None => proven_values(proven).is_ok_and(|values| values.elements == expected),
+                Some(statistics) => agree(sample, &expected, &statistics),
+            }
+        });
+        is_content && self.entries.contains(&proven.entry)
     }
+}
+
+/// Whether statistics are those of these elements.
+fn agree(sample: &SampleArray, elements: &Elements, statistics: &Statistics) -> bool {
+    let Elements::Fixed(bytes) = elements else {
+        return false;
+    };
+    let metadata = &sample.metadata;
+    let missing = Missing::from_attributes(&metadata.data_type, &metadata.attributes).unwrap();
+    let own = compute::statistics(&metadata.data_type, bytes, &missing).unwrap();
+    let counts = |statistics: &Statistics| (statistics.valid, statistics.missing);
+    let close = |a: f64, b: f64| {
+        a.to_bits() == b.to_bits()
+            || (a - b).abs() <= 1e-9 * a.abs().max(1.0)
+            || a.is_nan() && b.is_nan()
+    };
+    counts(&own) == counts(statistics)
+        && match (own.moments, statistics.moments) {
+            (None, None) => true,
+            (Some(a), Some(b)) => {
+                (a.min, a.max) == (b.min, b.max) && close(a.sum.to_f64(), b.sum.to_f64())
+            }
+            _ => false,
+        }
+}
+
+/// The smallest region of whole chunks around one.
+fn aligned(sample: &SampleArray, region: &Region) -> Region {
+    let (shape, chunk) = (sample.metadata.shape(), sample.metadata.chunk_shape());
+    let start = region.start().iter().zip(chunk);
+    let start: Vec<u64> = start.map(|(at, length)| at / length * length).collect();
+    let lengths = (0..start.len()).map(|axis| {
+        let end = region.range(axis).end.div_ceil(chunk[axis]) * chunk[axis];
+        end.min(shape[axis]) - start[axis]
+    });
+    Region::new(start.clone(), lengths.collect()).unwrap()
+}
+
+#[tokio::test]
+async fn statistics_are_proven_for_regions_of_whole_chunks() {
+    let (watched, samples) = every_kind_of_object().await;
+    let repository = open(Arc::new(watched)).await.unwrap();
+    let snapshot = head(&repository).await.unwrap();
+    let (mut proven_arrays, mut refused) = (0, 0);
+    for sample in &samples {
+        if sample.metadata.shape().contains(&0) {
+            continue;
+        }
+        let whole = Region::whole(sample.metadata.shape());
+        let path = sample.path.parse().unwrap();
+        let Ok(proof) = snapshot.prove_statistics(&path, &whole, "max").await else {
+            refused += 1;
+            continue;
+        };
+        proven_arrays += 1;
+        let middle: Vec<u64> = whole.shape().iter().map(|length| length / 2).collect();
+        let ones = vec![1; middle.len()];
+        let part = aligned(sample, &Region::new(middle, ones).unwrap());
+        let of_part = snapshot
+            .prove_statistics(&path, &part, "max")
+            .await
+            .unwrap();
+        for (proof, region) in [(proof, whole), (of_part, part)] {
+            let proven = check(&proof.bytes).unwrap();
+            assert_eq!((&proven.region, proven.commit), (&region, snapshot.id()));
+            let statistics = proven_statistics(&proven).unwrap().unwrap();
+            let expected = expected(sample, &region);
+            assert!(
+                agree(sample, &expected, &statistics),
+                "{} {region}",
+                sample.path
+            );
+            assert!(proven_values(&proven).is_err());
+        }
+        if sample
+            .metadata
+            .chunk_shape()
+            .iter()
+            .any(|length| *length > 1)
+        {
+            let cell = Region::new(
+                vec![0; sample.metadata.shape().len()],
+                vec![1; sample.metadata.shape().len()],
+            );
+            let refused = snapshot
+                .prove_statistics(&path, &cell.unwrap(), "max")
+                .await;
+            let reason = refused.unwrap_err().to_string();
+            assert!(
+                reason.contains("parts of chunks, and statistics are of whole ones: ask for"),
+                "{reason}"
+            );
+        }
+    }
+    // Strings, complex numbers and raw bytes have none.
+    assert!(
+        proven_arrays > 20 && refused > 3,
+        "{proven_arrays} {refused}"
+    );
 }
 
 /// Changes proofs at random. No change passes; with its hash corrected, what passes is true.
@@ -294,8 +455,13 @@ async fn check_mutations(count: usize, seed: u64) {
             let lengths = lengths.map(|(&at, &n)| rng.random_range(1..=(n - at).min(6)));
             let region = Region::new(start.clone(), lengths.collect()).unwrap();
             proofs.push(prove(&snapshot, &sample.path, &region).await);
+            let (path, region) = (sample.path.parse().unwrap(), aligned(sample, &region));
+            if let Ok(proof) = snapshot.prove_statistics(&path, &region, "max").await {
+                proofs.push(proof.bytes);
+            }
         }
     }
+    truth.add_log(&repository).await;
     let (other_repository, other_sample, commits) = history().await;
     for (number, id) in commits.into_iter().enumerate() {
         for path in ["a", "b", "g/c", "g/d"].iter().take(number + 1) {
@@ -312,11 +478,15 @@ async fn check_mutations(count: usize, seed: u64) {
         let region = region_of(&other_sample, "3:9,2");
         proofs.push(prove(&snapshot, "a", &region).await);
     }
+    truth.add_log(&other_repository).await;
     let mut still_true = 0;
     for _ in 0..count {
         let (proof, donor) = (proofs.choose(&mut rng), proofs.choose(&mut rng));
         let (proof, donor) = (proof.unwrap(), donor.unwrap());
-        let mutated = mutate(proof, donor, &mut rng);
+        let mutated = match rng.random_range(0..20) {
+            0 => forge_checkpoint(proof, &mut rng),
+            _ => mutate(proof, donor, &mut rng),
+        };
         let told = || format!("seed {seed}: {}", String::from_utf8_lossy(&mutated));
         if check(&mutated).is_ok() {
             assert!(proofs.contains(&mutated), "{}", told());

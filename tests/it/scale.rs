@@ -16,7 +16,7 @@ use quarr_tests::watched::{Request, Watched};
 use storage::{CommitId, CommitOptions, Repository, Store, Transaction};
 use tokio::time::Instant;
 
-use crate::support::{engine, head, open, reader, select};
+use crate::support::{engine, head, open, publish, reader, select, signing_key};
 
 /// Cells of a shard: with 8 bytes each it is too large to be kept inside its page.
 const SHARD: u64 = 128;
@@ -173,15 +173,19 @@ async fn a_proof_of_one_inner_chunk_of_many_shards_is_short_and_quick() {
     let repository = open(Arc::new(large_array().await)).await.unwrap();
     let snapshot = head(&repository).await.unwrap();
     let region = array::Region::new(vec![0], vec![16]).unwrap();
+    publish(&repository, &[], &[signing_key()]).await.unwrap();
     let proof = snapshot.prove(&path(), &region).await.unwrap();
+    let key = [signing_key().verifier()];
     let start = std::time::Instant::now();
-    let proven = storage::proof::check(&proof).unwrap();
+    let proven = storage::proof::check(&proof.bytes).unwrap();
+    let signed = proven.checkpoint.as_ref().unwrap().verify(&key);
     println!(
         "{} bytes, {} of them rows and hashes, checked in {:?}",
-        proof.len(),
+        proof.bytes.len(),
         proven.path_bytes,
         start.elapsed()
     );
+    assert!(signed.is_ok());
     assert!(proven.path_bytes <= 4096, "{}", proven.path_bytes);
 }
 

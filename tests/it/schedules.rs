@@ -290,8 +290,8 @@ fn three_writers_with_two_faults() {
 
 #[test]
 #[ignore = "long"]
-fn two_writers_with_three_faults() {
-    explore_disjoint(&base(0), &disjoint()[..2], 3);
+fn two_writers_with_four_faults() {
+    explore_disjoint(&base(0), &disjoint()[..2], 4);
 }
 
 #[test]

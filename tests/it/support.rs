@@ -1,14 +1,18 @@
 //! What several tests share: repositories in a watched store, and reads of all of them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
-use array::{Bounds, DataType, ResolvedSelection, Selection};
+use array::{Bounds, DataType, NodePath, ResolvedSelection, Selection};
+use importers::{Access, ImportOptions, Lengths, default_codecs};
 use object_store::ObjectStore;
 use quarr_tests::arrays::{self, SampleArray};
 use quarr_tests::watched::Watched;
 use query::{ArrayReader, Engine, Settings};
 use serde_json::json;
+use storage::tlog::{Checkpoint, SigningKey, TreeHash};
 use storage::{CommitId, CommitOptions, RefKind, Repository, Snapshot, Store, Transaction};
 
 /// An error with its causes, as a log would show it.
@@ -57,6 +61,29 @@ pub(crate) async fn commit(repository: &Repository, samples: &[SampleArray]) -> 
         ..CommitOptions::default()
     };
     transaction.commit(options).await.unwrap()
+}
+
+/// Imports a file to branch `main` as importers do unless they are told otherwise.
+pub(crate) async fn import(
+    repository: &Repository,
+    source: &Path,
+    memory_bytes: u64,
+) -> Result<(), importers::Error> {
+    let options = ImportOptions {
+        source: source.to_owned(),
+        group: NodePath::root(),
+        branch: "main".parse().unwrap(),
+        author: "test".into(),
+        message: String::new(),
+        access: Access::default(),
+        inner_lengths: Lengths::default(),
+        shard_lengths: Lengths::default(),
+        codecs: default_codecs(),
+        skip: BTreeSet::new(),
+        memory_bytes,
+    };
+    let imported = importers::import(repository, &options, &|_| {}).await;
+    imported.map(drop)
 }
 
 /// The newest state of branch `main`.
@@ -144,5 +171,24 @@ pub(crate) async fn every_kind_of_object() -> (Watched, Vec<SampleArray>) {
             .await
             .unwrap();
     }
+    publish(&repository, &[], &[signing_key()]).await.unwrap();
     (watched, samples)
+}
+
+/// The key that signs logs in tests; the same wherever it is asked for.
+pub(crate) fn signing_key() -> SigningKey {
+    let secret = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+    SigningKey::from_secret(secret).unwrap()
+}
+
+/// Extends the transparency log from heads that were signed, signs it, and publishes it.
+pub(crate) async fn publish(
+    repository: &Repository,
+    signed: &[(u64, TreeHash)],
+    keys: &[SigningKey],
+) -> Result<Checkpoint, storage::Error> {
+    let tree = repository.extend_tree(signed).await?;
+    let checkpoint = Repository::sign_tree(&tree, keys);
+    repository.publish(&checkpoint).await?;
+    Ok(checkpoint)
 }

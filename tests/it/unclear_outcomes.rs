@@ -240,6 +240,7 @@ fn outage(prefix: &'static str, fault: PutFault, cuts_off: bool) -> Option<Outag
         prefix,
         fault,
         cuts_off,
+        writes: None,
     })
 }
 

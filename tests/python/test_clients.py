@@ -19,7 +19,7 @@ import pytest
 import zarr
 
 import oracle
-import quarr
+import service
 from clients import CLIENTS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "clients.md"
@@ -95,7 +95,7 @@ def samples(store, tmp_path_factory) -> dict[str, Sample]:
 @pytest.fixture(scope="module")
 def exported(store, samples, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("exported") / "types.zarr"
-    quarr.run("export", "types", folder, "--store", store)
+    service.run("export", "types", folder, "--store", store)
     return str(folder)
 
 
@@ -108,11 +108,15 @@ def location(request, server, samples) -> str:
 
 def test_the_table_names_every_sample_array(samples):
     assert {path for _, path in DOCUMENTED} == set(samples)
-    assert {client for client, _ in DOCUMENTED} == set(CLIENTS)
+    assert {client for client, _ in DOCUMENTED} - set(CLIENTS) <= {"zarrita"}
 
 
 @pytest.mark.parametrize(("client", "path"), DOCUMENTED)
 def test_clients_read_what_the_table_says(location, samples, client, path):
+    if client not in CLIENTS:
+        pytest.skip(f"{client} is not installed: it needs Node and npm")
+    if client == "zarrita" and not location.startswith("http"):
+        pytest.skip("zarrita reads over HTTP alone here")
     sample, read = samples[path], CLIENTS[client]
     answer = DOCUMENTED[client, path]
     if answer == "no":
@@ -120,8 +124,9 @@ def test_clients_read_what_the_table_says(location, samples, client, path):
         with pytest.raises(BaseException):  # noqa: B017
             read(location, path, ...)
         return
-    for part in PARTS if sample.values.shape == SHAPE else [...]:
-        assert sample.equals(read(location, path, part), part) == (answer == "yes"), part
+    parts = PARTS if sample.values.shape == SHAPE else [...]
+    equal = {sample.equals(read(location, path, part), part) for part in parts}
+    assert equal == {"yes": {True}, "other": {False}, "in part": {True, False}}[answer]
 
 
 def test_a_group_with_unsupported_arrays_still_opens(location):
@@ -132,7 +137,7 @@ def test_a_group_with_unsupported_arrays_still_opens(location):
 def test_every_client_reads_imported_variables(server, store, source, tmp_path):
     """Every numeric variable of a file, whole and in part, over HTTP and exported."""
     folder = tmp_path / "exported.zarr"
-    quarr.run("export", source.repo, folder, "--store", store)
+    service.run("export", source.repo, folder, "--store", store)
     with netCDF4.Dataset(source.path) as dataset:
         dataset.set_auto_maskandscale(False)
         for group in oracle.groups(source.path):
@@ -149,6 +154,8 @@ def test_every_client_reads_imported_variables(server, store, source, tmp_path):
                         if client == "zarrs" and place != str(folder) and " " in path:
                             with pytest.raises(RuntimeError, match="invalid uri character"):
                                 read(place, path, ...)
+                            continue
+                        if client == "zarrita" and place == str(folder):
                             continue
                         for index in (..., part) if wanted.ndim else (...,):
                             found = read(place, path, index)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-import quarr
+import service
 
 FLIPS = 60
 
@@ -33,12 +33,12 @@ def test_verify_names_a_flipped_byte(damaged_store):
         bad = bytearray(good)
         bad[rng.randrange(len(bad))] ^= rng.randrange(1, 256)
         path.write_bytes(bad)
-        done = quarr.run("verify", repo, "--deep", "--store", store, check=False)
+        done = service.run("verify", repo, "--deep", "--store", store, check=False)
         path.write_bytes(good)
         key = str(path.relative_to(folder))
         assert done.returncode == 1, (seed, key)
         assert key in done.stdout + done.stderr, (seed, key, done.stdout, done.stderr)
-    quarr.run("verify", repo, "--deep", "--store", store)
+    service.run("verify", repo, "--deep", "--store", store)
 
 
 def test_get_names_a_damaged_shard(damaged_store, tmp_path):
@@ -46,7 +46,7 @@ def test_get_names_a_damaged_shard(damaged_store, tmp_path):
     shard = max((store / repo / "shards").rglob("*"), key=lambda path: path.stat().st_size)
     good = shard.read_bytes()
     shard.write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
-    done = quarr.run("get", f"{repo}/t2m", "-o", tmp_path / "out.npy", "--store", store, check=False)
+    done = service.run("get", f"{repo}/t2m", "-o", tmp_path / "out.npy", "--store", store, check=False)
     shard.write_bytes(good)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 import hdf5_files
-import quarr
+import service
 
 
 def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -31,7 +31,7 @@ def plain(request, store, tmp_path):
     path = tmp_path / f"{request.param}.h5"
     hdf5_files.PLAIN[request.param](path)
     repo = f"plain-{request.param}"
-    quarr.run("import", path, "--to", repo, "--store", store)
+    service.run("import", path, "--to", repo, "--store", store)
     return path, repo
 
 
@@ -52,7 +52,7 @@ def test_every_dataset_is_as_h5py_reads_it(server, plain):
 def test_dimensions_are_named_as_netcdf_names_them(server, store, tmp_path, name):
     path, repo = tmp_path / f"{name}.h5", f"dimensions-{name}"
     hdf5_files.PLAIN[name](path)
-    quarr.run("import", path, "--to", repo, "--store", store)
+    service.run("import", path, "--to", repo, "--store", store)
     root = zarr.open_group(server.branch_url(repo), mode="r")
     with h5py.File(path) as file, netCDF4.Dataset(path) as dataset:
         for variable in datasets(file):
@@ -63,7 +63,7 @@ def test_dimensions_are_named_as_netcdf_names_them(server, store, tmp_path, name
 def test_attributes_of_every_kind_are_kept(server, store, tmp_path):
     path = tmp_path / "attributes.h5"
     hdf5_files.hdf5_attributes(path)
-    quarr.run("import", path, "--to", "hdf5-attributes", "--store", store)
+    service.run("import", path, "--to", "hdf5-attributes", "--store", store)
     root = zarr.open_group(server.branch_url("hdf5-attributes"), mode="r")
     for node in (root, root["group"], root["v"]):
         assert dict(node.attrs) == {
@@ -89,7 +89,7 @@ def test_what_has_no_place_is_refused_by_name_unless_skipped(store, tmp_path, na
 
     def attempt(skipped):
         names = ",".join(skipped)
-        return quarr.run(
+        return service.run(
             "import", path, "--to", repo, "--store", store, "--skip", names, check=False
         )
 
@@ -98,7 +98,7 @@ def test_what_has_no_place_is_refused_by_name_unless_skipped(store, tmp_path, na
         assert done.returncode == 1
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
         assert f"--skip {one}" in done.stderr
-    assert repo not in quarr.repositories(store)
+    assert repo not in service.repositories(store)
     assert attempt([*refused, "no such thing"]).returncode == 1
     assert attempt(refused).returncode == 0
-    quarr.run("verify", repo, "--deep", "--store", store)
+    service.run("verify", repo, "--deep", "--store", store)

@@ -1,27 +1,40 @@
-"""An import's memory does not depend on the size of the file."""
+"""Memory is bounded: that of an import by itself, that of a server by what it is given."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+import requests
+import xarray as xr
 
-import quarr
+import service
 
 LIMIT_BYTES = 512 << 20
 
 
+# The peak of a child includes that of the process it was started by, and this one has grown large.
+SMALL_PARENT = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+"""
+
+
 def peak_memory_bytes(*arguments: str | Path) -> int:
     """Runs `quarr` and returns the most memory it had resident."""
-    process = subprocess.Popen(
-        [quarr.BIN, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss * 1024
+    command = [sys.executable, "-c", SMALL_PARENT, service.BIN, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    exit_code, peak_kib = map(int, done.stdout.split())
+    assert exit_code == 0
+    return peak_kib * 1024
 
 
 @pytest.fixture(params=[1024, pytest.param(2048, marks=pytest.mark.long)])
@@ -37,3 +50,55 @@ def large(request, tmp_path) -> Path:
 def test_a_large_file_goes_through_little_memory(large, tmp_path):
     arguments = ["import", large, "--to", "large", "--store", tmp_path / "store"]
     assert peak_memory_bytes(*arguments) < LIMIT_BYTES
+
+
+SERVER_LIMIT = "128MiB"
+SERVER_PEAK_BYTES = (128 + 256) << 20
+
+
+def peak_of(process: subprocess.Popen) -> int:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if "VmHWM" in line)
+
+
+def test_a_server_stays_within_its_memory_whatever_is_asked(tmp_path):
+    shape = (96, 512, 512)
+    values = np.random.default_rng(3).standard_normal(shape).astype("f4")
+    source, store = tmp_path / "cube.nc", tmp_path / "store"
+    xr.Dataset({"v": (("t", "y", "x"), values)}).to_netcdf(source)
+    chunks = ["--chunks", "t=32,y=64,x=64", "--shards", "t=96,y=256,x=256"]
+    service.run("import", source, "--to", "cube", *chunks, "--store", store)
+    process = service.ServerProcess(store, "--memory-limit", SERVER_LIMIT)
+    server = process.server
+    url = f"{server.url}/v1/repos/cube/refs/main"
+    sparse = {
+        "shape": [1024, 512, 512],
+        "data_type": "float32",
+        "chunks": [32, 64, 64],
+        "shards": [256, 256, 256],
+    }
+    assert requests.put(f"{url}/nodes/sparse", json=sparse, timeout=60).status_code == 200
+
+    def reduce(query: str) -> int:
+        answer = requests.get(f"{url}/reduce/v?f=npy&{query}", timeout=300)
+        if answer.status_code == 200 and "mean" in query:
+            found = np.load(io.BytesIO(answer.content))
+            np.testing.assert_allclose(found, values.mean(0, dtype="f8"), rtol=1e-4, atol=1e-6)
+        return answer.status_code
+
+    def stream() -> int:
+        with requests.get(f"{url}/data/sparse", stream=True, timeout=300) as answer:
+            if answer.status_code == 200:
+                pieces = answer.iter_content(1 << 20)
+                assert sum(len(piece) for piece in pieces) == 1024 * 512 * 512 * 4
+            return answer.status_code
+
+    queries = ["reduce=mean&over=t", "reduce=median&over=t", "reduce=argmax&over=t"]
+    with ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(reduce, queries[nth % 3]) for nth in range(15)]
+        asked.append(pool.submit(stream))
+        codes = [answer.result() for answer in asked]
+    peak = peak_of(process.process)
+    process.stop()
+    assert set(codes) <= {200, 503} and codes.count(200) >= 5, codes
+    assert peak <= SERVER_PEAK_BYTES, f"{peak >> 20} MiB"

@@ -9,7 +9,7 @@ import xarray as xr
 import zarr
 
 import oracle
-import quarr
+import service
 import sources
 
 
@@ -64,13 +64,13 @@ def test_whole_tree_opens_at_once(server, import_once):
 
 
 def test_import_is_one_commit(store, source):
-    entries = quarr.run_json("log", source.repo, "--store", store)
+    entries = service.run_json("log", source.repo, "--store", store)
     # The entry that created the repository, and the import.
     assert len(entries) == 2
 
 
 def test_import_verifies(store, source):
-    quarr.run("verify", source.repo, "--deep", "--store", store)
+    service.run("verify", source.repo, "--deep", "--store", store)
 
 
 @pytest.mark.parametrize(
@@ -97,16 +97,16 @@ def test_malformed_sample_is_one_line_and_changes_nothing(store, import_once):
 
 
 def assert_refused(store, repo: str, path) -> None:
-    before = quarr.run_json("log", repo, "--store", store)
-    done = quarr.run("import", path, "--to", repo, "--store", store, check=False)
+    before = service.run_json("log", repo, "--store", store)
+    done = service.run("import", path, "--to", repo, "--store", store, check=False)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert path.name in done.stderr
-    assert quarr.run_json("log", repo, "--store", store) == before
+    assert service.run_json("log", repo, "--store", store) == before
 
 
 def test_bad_file_does_not_create_a_repository(store, tmp_path):
     bad = tmp_path / "bad.nc"
     bad.write_bytes(b"CDF\x05")
-    assert quarr.run("import", bad, "--to", "never", "--store", store, check=False).returncode == 1
-    assert "never" not in quarr.repositories(store)
+    assert service.run("import", bad, "--to", "never", "--store", store, check=False).returncode == 1
+    assert "never" not in service.repositories(store)

@@ -10,7 +10,7 @@ import pytest
 import requests
 import xarray as xr
 
-import quarr
+import service
 
 RTOL = 1e-12
 
@@ -54,7 +54,7 @@ def test_slices_equal_numpy(server, store, weather, temperature, tmp_path, text)
     found = read(server, weather.repo, "t2m", slice=text)
     np.testing.assert_array_equal(found, wanted, strict=True)
     out = tmp_path / "out.npy"
-    quarr.run("get", f"{weather.repo}/t2m[{text}]", "-o", out, "--store", store)
+    service.run("get", f"{weather.repo}/t2m[{text}]", "-o", out, "--store", store)
     np.testing.assert_array_equal(np.load(out), wanted, strict=True)
 
 
@@ -117,7 +117,7 @@ def assert_mean_over_last_axis(server, store, tmp_path, repo, path, axis, text, 
     )
     np.testing.assert_allclose(found, wanted, rtol=RTOL, atol=0, strict=True)
     out = tmp_path / "mean.npy"
-    quarr.run(
+    service.run(
         "get", f"{repo}/{path}[{text}]", "--reduce", "mean", "--over", axis,
         "--dtype", "float64", "-o", out, "--store", store,
     )

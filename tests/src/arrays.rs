@@ -8,7 +8,6 @@ use array::{
     Statistics, VariableElements, shape,
 };
 use codecs::ArrayCodec;
-use compute::cf::Missing;
 use serde_json::{Value, json};
 use storage::Transaction;
 
@@ -127,9 +126,14 @@ impl SampleArray {
         let Elements::Fixed(bytes) = self.gather(&cells) else {
             return Ok(None);
         };
-        let data_type = &self.metadata.data_type;
-        let missing = Missing::from_attributes(data_type, &self.metadata.attributes)?;
-        Ok(compute::statistics(data_type, &bytes, &missing))
+        let codec = ArrayCodec::new(&self.metadata)?;
+        let cells = Elements::Fixed(bytes);
+        Ok(query::chunk_statistics(
+            &codec,
+            &self.metadata,
+            region,
+            &cells,
+        ))
     }
 
     /// The element at a C-order index, which must be inside the array.

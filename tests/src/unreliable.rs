@@ -86,6 +86,8 @@ pub struct Outage {
     pub fault: PutFault,
     /// Whether reads fail once there was a write.
     pub cuts_off: bool,
+    /// How many writes until it is over; `None` if it lasts until it is ended.
+    pub writes: Option<u64>,
 }
 
 impl Unreliable {
@@ -148,6 +150,22 @@ impl Unreliable {
             return None;
         }
         state.is_cut_off = outage.cuts_off;
+        if let Some(Outage {
+            writes: Some(writes),
+            ..
+        }) = &mut state.outage
+        {
+            *writes -= 1;
+        }
+        if matches!(
+            state.outage,
+            Some(Outage {
+                writes: Some(0),
+                ..
+            })
+        ) {
+            state.outage = None;
+        }
         Some(outage.fault)
     }
 

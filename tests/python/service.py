@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from urllib.parse import quote
 import requests
 
 BIN = Path(os.environ["QUARR_BIN"]) / "quarr"
+# Nobody's own keys.
+KEYS = tempfile.TemporaryDirectory(prefix="quarr-keys-", ignore_cleanup_errors=True)
+os.environ["QUARR_KEYS"] = KEYS.name
 
 
 def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -61,11 +65,12 @@ class Server:
 
 
 class ServerProcess:
-    """Starts a server on a free port and stops it; its output is shown when a test fails."""
+    """Starts a server, on a free port if none is given, and stops it; its output is shown when a test
+    fails."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, *arguments: str, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [BIN, "serve", "--store", store, "--listen", "127.0.0.1:0"],
+            [BIN, "serve", "--store", store, "--listen", f"127.0.0.1:{port}", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
