@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 LOCKED := --locked
 
-.PHONY: help demo test check lint bench setup fresh-machine
+.PHONY: help demo test check lint bench bench-peers bench-python wheel setup fresh-machine
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ test: ## set the machine up, then everything CI runs
 	@$(MAKE) --no-print-directory check
 
 check: lint ## everything CI runs, on a machine that is set up
-	$(CARGO) build $(LOCKED) -p service -p quarr-tests --bins
+	scripts/python-package.sh debug
 	$(CARGO) test --workspace $(LOCKED)
 	QUARR_BIN=target/debug scripts/demo.sh </dev/null
 	scripts/test-python.sh target/debug
@@ -34,9 +34,28 @@ lint: ## format, clippy and documentation, warnings denied
 bench: ## benchmarks and the long tests, optimised
 	@scripts/setup.sh test
 	$(CARGO) build --release $(LOCKED) -p service -p quarr-tests --bins
+	$(CARGO) build --release $(LOCKED) -p quarr-benches --example peers
 	$(CARGO) bench $(LOCKED) -p quarr-benches
+	RUSTFLAGS="--cfg quarr_unverified" $(CARGO) bench $(LOCKED) -p quarr-benches \
+		--bench verification --target-dir target/unverified
 	$(CARGO) test --release $(LOCKED) -p quarr-tests --test it -- --ignored --nocapture
+	scripts/python-package.sh release
 	scripts/test-python.sh target/release -m long
+	scripts/bench-peers.sh target/release --report benches/RESULTS.md
+
+bench-peers: ## only the comparison with what else reads arrays (PEERS=--quick: a few minutes)
+	@scripts/setup.sh test
+	$(CARGO) build --release $(LOCKED) -p service --bins
+	$(CARGO) build --release $(LOCKED) -p quarr-benches --example peers
+	scripts/bench-peers.sh target/release $(if $(PEERS),$(PEERS),--report benches/RESULTS.md)
+
+wheel: ## the Python package, for this kind of machine, into target/wheels
+	@scripts/setup.sh test
+	cd python && $(firstword $(wildcard $(CURDIR)/.venv/*/bin/maturin)) build --release $(LOCKED) --out $(CURDIR)/target/wheels
+
+bench-python: ## the direct mode of the Python package beside others (PEERS=--quick: a minute)
+	@scripts/setup.sh test
+	scripts/bench-python.sh $(PEERS)
 
 setup: ## only install what building and testing need
 	@scripts/setup.sh test

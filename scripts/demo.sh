@@ -55,6 +55,13 @@ quarr log weather
 title "Verify: every object under the prefix against its hash, every chunk decoded"
 quarr verify weather --deep
 
+title "Prove what a slice holds to someone who has only the proof and a key"
+QUARR_KEYS=$work/keys
+export QUARR_KEYS
+quarr key create weather 2>/dev/null
+quarr prove 'weather/t2m[0,10:14,20:25]' -o proof.json
+quarr check-proof proof.json --key "$("$bin/quarr" key show weather)"
+
 title "Serve it"
 "$bin/quarr" serve --listen 127.0.0.1:0 >serve.log 2>&1 &
 server=$!

@@ -164,6 +164,16 @@ install_minio() {
     GOBIN="$HOME/go/bin" go install "$minio" || say "no MinIO: its tests will say that they were skipped"
 }
 
+# The JavaScript reader of Zarr, where npm is at hand.
+install_zarrita() {
+    command -v npm >/dev/null || return 0
+    folder=tests/zarrita
+    if cmp -s $folder/package-lock.json $folder/node_modules/installed-lock.json; then return 0; fi
+    say "installing zarrita"
+    npm ci --silent --prefix $folder || { say "no zarrita: its tests will say that they were skipped"; return 0; }
+    cp $folder/package-lock.json $folder/node_modules/installed-lock.json
+}
+
 case "${1:-}" in
     build) what=build ;;
     test) what=test ;;
@@ -172,4 +182,4 @@ esac
 # shellcheck disable=SC2086 # one word a package
 install_packages $packages
 install_rust
-[ "$what" = build ] || { install_python; install_minio; }
+[ "$what" = build ] || { install_python; install_minio; install_zarrita; }
