@@ -106,17 +106,29 @@ pub struct Group {
 #[derive(Clone, Debug)]
 pub struct Source {
     groups: Arc<Vec<Group>>,
-    reader: Reader,
+    reader: Arc<dyn Reader>,
 }
 
-#[derive(Clone, Debug)]
-enum Reader {
-    NetCdf3(Arc<NetCdf3File>),
-    #[cfg(feature = "hdf5")]
-    Hdf5(Arc<Hdf5File>),
+/// What reads the values of a source, whatever its format.
+pub(crate) trait Reader: std::fmt::Debug + Send + Sync {
+    /// What the format is called.
+    fn format(&self) -> &'static str;
+
+    /// Reads a box of a variable of this source, in C order and little-endian. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Malformed`] if the source does not give it.
+    fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error>;
 }
 
 impl Source {
+    pub(crate) fn new(groups: Vec<Group>, reader: impl Reader + 'static) -> Self {
+        Self {
+            groups: Arc::new(groups),
+            reader: Arc::new(reader),
+        }
+    }
+
     /// Opens a file, whose format its first bytes tell.
     ///
     /// # Errors
@@ -141,10 +153,7 @@ impl Source {
         }
         if start.starts_with(b"CDF") {
             let (file, groups) = NetCdf3File::open(path)?;
-            return Ok(Self {
-                groups: Arc::new(groups),
-                reader: Reader::NetCdf3(Arc::new(file)),
-            });
+            return Ok(Self::new(groups, file));
         }
         if let Some(opened) = Self::open_hdf5(path, start == *b"\x89HDF\r\n\x1a\n") {
             return opened;
@@ -163,10 +172,7 @@ impl Source {
         let is_hdf5 = is_hdf5 || Hdf5File::is_hdf5(path);
         is_hdf5.then(|| {
             let (file, groups) = Hdf5File::open(path)?;
-            Ok(Self {
-                groups: Arc::new(groups),
-                reader: Reader::Hdf5(Arc::new(file)),
-            })
+            Ok(Self::new(groups, file))
         })
     }
 
@@ -189,11 +195,7 @@ impl Source {
 
     /// What the format is called.
     pub fn format(&self) -> &'static str {
-        match &self.reader {
-            Reader::NetCdf3(file) => file.format(),
-            #[cfg(feature = "hdf5")]
-            Reader::Hdf5(file) => file.format(),
-        }
+        self.reader.format()
     }
 
     /// Reads a box of a variable, in C order and little-endian. Blocks.
@@ -201,10 +203,6 @@ impl Source {
     /// # Errors
     /// [`Error::Read`] or [`Error::Malformed`] if the file does not give it.
     pub fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
-        match &self.reader {
-            Reader::NetCdf3(file) => file.read(variable, region).map(Elements::Fixed),
-            #[cfg(feature = "hdf5")]
-            Reader::Hdf5(file) => file.read(variable, region),
-        }
+        self.reader.read(variable, region)
     }
 }

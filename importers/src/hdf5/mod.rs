@@ -28,7 +28,7 @@ use self::types::Layout;
 use self::walk::{FoundDataset, Tree};
 use crate::Error;
 use crate::boxes;
-use crate::source::{Group, Refused, Variable};
+use crate::source::{Group, Reader, Refused, Variable};
 
 /// The prefix of a variable that shares its name with a dimension it does not define.
 const NON_COORDINATE: &str = "_nc4_non_coord_";
@@ -170,16 +170,14 @@ impl Hdf5File {
         });
         Ok((variable, refused_attributes(&found.path, read.refused)))
     }
+}
 
-    pub(crate) fn format(&self) -> &'static str {
+impl Reader for Hdf5File {
+    fn format(&self) -> &'static str {
         if self.is_netcdf4 { "NetCDF-4" } else { "HDF5" }
     }
 
-    /// Reads a box of a variable.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] if the library cannot give it.
-    pub(crate) fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
+    fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
         let stored = &self.variables[variable.handle];
         let present = region.intersect(&Region::whole(&stored.extent));
         let elements = stored.read(&variable.data_type, &present);

@@ -17,12 +17,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use array::{Region, shape};
+use array::{Elements, Region, shape};
 
 use self::header::{Header, Placement};
 use self::parser::{Failure, Version};
 use crate::Error;
-use crate::source::{Group, Variable};
+use crate::source::{Group, Reader, Variable};
 
 /// What is read of a file at first; nearly all headers are shorter.
 const FIRST_READ_BYTES: u64 = 64 << 10;
@@ -72,19 +72,11 @@ impl NetCdf3File {
         Ok((file, vec![group]))
     }
 
-    pub(crate) fn format(&self) -> &'static str {
-        match self.version {
-            Version::Classic => "NetCDF-3 classic",
-            Version::Offset64 => "NetCDF-3 64-bit offset",
-            Version::Cdf5 => "NetCDF-3 CDF-5",
-        }
-    }
-
     /// Reads a box of a variable, in C order and little-endian.
     ///
     /// # Errors
     /// [`Error::Read`] if the file cannot be read, or has become shorter.
-    pub(crate) fn read(&self, variable: &Variable, region: &Region) -> Result<Vec<u8>, Error> {
+    fn bytes(&self, variable: &Variable, region: &Region) -> Result<Vec<u8>, Error> {
         let placement = &self.placements[variable.handle];
         let mut bytes = vec![0; shape::size_bytes(region.shape(), &variable.data_type)?];
         if bytes.is_empty() {
@@ -109,6 +101,20 @@ impl NetCdf3File {
             bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
         }
         Ok(bytes)
+    }
+}
+
+impl Reader for NetCdf3File {
+    fn format(&self) -> &'static str {
+        match self.version {
+            Version::Classic => "NetCDF-3 classic",
+            Version::Offset64 => "NetCDF-3 64-bit offset",
+            Version::Cdf5 => "NetCDF-3 CDF-5",
+        }
+    }
+
+    fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
+        self.bytes(variable, region).map(Elements::Fixed)
     }
 }
 

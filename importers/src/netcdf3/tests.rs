@@ -111,13 +111,13 @@ fn a_single_record_variable_is_not_padded() {
     let variable = &group.variables[0];
     assert_eq!(variable.shape, [2, 3]);
     assert_eq!(variable.dimensions, ["t", "x"]);
-    let all = file.read(variable, &Region::whole(&[2, 3])).unwrap();
+    let all = file.bytes(variable, &Region::whole(&[2, 3])).unwrap();
     assert_eq!(
         all,
         (0..6i16).flat_map(i16::to_le_bytes).collect::<Vec<u8>>()
     );
     let part = Region::new(vec![1, 1], vec![1, 2]).unwrap();
-    assert_eq!(file.read(variable, &part).unwrap(), [4, 0, 5, 0]);
+    assert_eq!(file.bytes(variable, &part).unwrap(), [4, 0, 5, 0]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn several_record_variables_are_padded_to_four_bytes() {
     let (file, group) = opened(&bytes);
     let whole = Region::whole(&[2, 3]);
     assert_eq!(
-        file.read(&group.variables[0], &whole).unwrap(),
+        file.bytes(&group.variables[0], &whole).unwrap(),
         [0, 1, 2, 10, 11, 12]
     );
     let shorts = [0, 1, 2, 100, 101, 102i16]
@@ -140,11 +140,11 @@ fn several_record_variables_are_padded_to_four_bytes() {
         .flat_map(i16::to_le_bytes);
     let column = Region::new(vec![0, 2], vec![2, 1]).unwrap();
     assert_eq!(
-        file.read(&group.variables[1], &whole).unwrap(),
+        file.bytes(&group.variables[1], &whole).unwrap(),
         shorts.collect::<Vec<u8>>()
     );
     assert_eq!(
-        file.read(&group.variables[1], &column).unwrap(),
+        file.bytes(&group.variables[1], &column).unwrap(),
         [2, 0, 102, 0]
     );
     // Without the padding after the last value the file is still whole.
@@ -177,7 +177,7 @@ fn every_type_is_read_in_its_version_only() {
     let (file, group) = opened(&bytes);
     assert_eq!(group.variables[0].data_type, DataType::UInt64);
     let one = Region::new(vec![0, 1], vec![1, 1]).unwrap();
-    let read = file.read(&group.variables[0], &one).unwrap();
+    let read = file.bytes(&group.variables[0], &one).unwrap();
     assert_eq!(read, [8, 7, 6, 5, 4, 3, 2, 1]);
 }
 
