@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::netcdf3::NetCdf3File;
 use crate::source::Group;
+use crate::source::Reader as _;
 
 fn fixed(data_type: DataType, shape: &[u64], bytes: Vec<u8>) -> Tensor {
     Tensor {
