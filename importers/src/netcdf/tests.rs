@@ -1,6 +1,6 @@
 //! Files written here, read by the importer, which shares no code with the writer.
 
-use array::{Region, VariableElements};
+use array::{Elements, Region, VariableElements};
 use serde_json::json;
 
 use super::*;
@@ -54,9 +54,12 @@ fn round_trip(all: &[(&str, &[&str], Tensor, Value)]) -> (Group, Vec<Vec<u8>>, &
     std::fs::write(&path, bytes).unwrap();
     let (file, mut groups) = NetCdf3File::open(&path).unwrap();
     let group = groups.remove(0);
-    let read = |variable: &crate::source::Variable| {
-        file.read(variable, &Region::whole(&variable.shape))
-            .unwrap()
+    let read = |variable: &crate::source::Variable| match file
+        .read(variable, &Region::whole(&variable.shape))
+        .unwrap()
+    {
+        Elements::Fixed(bytes) => bytes,
+        Elements::Variable(_) => panic!("NetCDF-3 has no such elements"),
     };
     let values = group.variables.iter().map(read).collect();
     (group, values, file.format())
