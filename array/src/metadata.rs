@@ -234,7 +234,7 @@ impl ArrayMetadata {
     ///
     /// # Errors
     /// As [`RegularGrid::new`].
-    pub(crate) fn set_chunk_shape(&mut self, chunk_shape: Vec<u64>) -> Result<(), Error> {
+    pub fn set_chunk_shape(&mut self, chunk_shape: Vec<u64>) -> Result<(), Error> {
         self.grid = RegularGrid::new(self.shape().to_vec(), chunk_shape)?;
         Ok(())
     }

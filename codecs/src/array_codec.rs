@@ -177,6 +177,14 @@ impl ArrayCodec {
         }
     }
 
+    /// Encodes one inner chunk, or a whole plain chunk, whatever it holds: fill value is encoded too.
+    ///
+    /// # Errors
+    /// As [`ArrayCodec::encode`].
+    pub fn encode_whole(&self, elements: &Elements) -> Result<Vec<u8>, Error> {
+        self.0.chain.encode(elements)
+    }
+
     /// Decodes one inner chunk, or a whole plain chunk, from bytes that were verified.
     ///
     /// # Errors

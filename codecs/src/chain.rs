@@ -10,7 +10,9 @@ use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use array::{CodecMetadata, DataType, Elements, FillValue, VariableElements, shape};
+use array::{
+    CodecMetadata, DataType, Elements, FillValue, MAX_ELEMENT_BYTES, VariableElements, shape,
+};
 use serde_json::{Value, json};
 use zarrs::array::codec::api::{
     ArrayToArrayCodecTraits, ArrayToBytesCodecTraits, BytesRepresentation, BytesToBytesCodecTraits,
@@ -20,6 +22,7 @@ use zarrs::array::{ArrayBytes, ArrayBytesOffsets};
 use zarrs::metadata::v3::MetadataV3;
 
 use crate::Error;
+use crate::hdf5::{self, Pipeline, append_fletcher32, shuffle, strip_fletcher32};
 
 /// Most bytes one decoded chunk may take.
 pub const MAX_CHUNK_BYTES: u64 = 1 << 31;
@@ -39,13 +42,23 @@ pub(crate) struct Chain {
     array_to_bytes: Arc<dyn ArrayToBytesCodecTraits>,
     /// Each with the representation of what it decodes to.
     bytes_to_bytes: Vec<(Compression, BytesRepresentation)>,
-    /// Bytes after the array-to-bytes codec are the elements as held in memory.
-    bytes_are_elements: bool,
+    /// What the bytes after the array-to-bytes codec are.
+    layout: Layout,
     elements: u64,
     /// Decoded size of a fixed-size data type.
     decoded_bytes: Option<usize>,
     /// What the array-to-bytes codec is given at least, zeros after the end; see [`zfp_bytes`].
     padded_bytes: usize,
+}
+
+/// What the array-to-bytes codec gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// The elements as held in memory.
+    Elements,
+    /// The same but that numbers of so many bytes are the other way round.
+    Swapped(usize),
+    Other,
 }
 
 /// A bytes-to-bytes codec, with own decoders where `zarrs` would allocate what the data asks for.
@@ -55,6 +68,11 @@ enum Compression {
     Gzip(Arc<dyn BytesToBytesCodecTraits>),
     Zlib(Arc<dyn BytesToBytesCodecTraits>),
     Blosc(Arc<dyn BytesToBytesCodecTraits>),
+    /// By elements of so many bytes.
+    Shuffle(usize),
+    /// Own, since that of `zarrs` is wrong for an odd number of bytes.
+    Fletcher32,
+    Hdf5(Pipeline),
     Other(Arc<dyn BytesToBytesCodecTraits>),
 }
 
@@ -84,6 +102,16 @@ impl Chain {
         let mut array_to_bytes = None;
         let mut compressions = Vec::new();
         for metadata in codecs {
+            if let Some(own) = Compression::own(metadata)? {
+                if array_to_bytes.is_none() {
+                    return Err(Error::codecs(format!(
+                        "{:?} is out of order",
+                        metadata.name
+                    )));
+                }
+                compressions.push(own);
+                continue;
+            }
             match create(metadata)? {
                 Codec::ArrayToArray(codec) if array_to_bytes.is_none() => {
                     array_to_array.push(codec);
@@ -110,8 +138,10 @@ impl Chain {
             "zfp" => zfp_bytes(bytes_metadata, chunk_shape)?,
             _ => 0,
         };
-        let bytes_are_elements =
-            array_to_array.is_empty() && is_in_memory_order(bytes_metadata, data_type);
+        let layout = match array_to_array.is_empty() {
+            true => layout(bytes_metadata, data_type),
+            false => Layout::Other,
+        };
         guarded("codecs", || {
             let zarrs_type = zarrs_data_type(data_type)?;
             let fill = zarrs::array::FillValue::new(fill_value.as_bytes().to_vec());
@@ -130,7 +160,7 @@ impl Chain {
             let mut bytes_to_bytes = Vec::new();
             for compression in compressions {
                 let decoded = representation;
-                representation = compression.codec().encoded_representation(&decoded);
+                representation = compression.encoded_representation(&decoded);
                 bytes_to_bytes.push((compression, decoded));
             }
             Ok(Self {
@@ -138,7 +168,7 @@ impl Chain {
                 array_to_array,
                 array_to_bytes,
                 bytes_to_bytes,
-                bytes_are_elements,
+                layout,
                 elements,
                 decoded_bytes: data_type.size_bytes().map(|size| size * elements as usize),
                 padded_bytes,
@@ -153,7 +183,7 @@ impl Chain {
         guarded("encode", || {
             let options = CodecOptions::default().with_concurrent_target(1);
             let mut bytes: Cow<'_, [u8]> = match elements {
-                Elements::Fixed(bytes) if self.bytes_are_elements => Cow::Borrowed(bytes),
+                Elements::Fixed(bytes) if self.layout == Layout::Elements => Cow::Borrowed(bytes),
                 _ => {
                     let mut array = to_zarrs(elements)?;
                     for (codec, (shape, data_type, fill)) in
@@ -170,10 +200,7 @@ impl Chain {
                 }
             };
             for (compression, _) in &self.bytes_to_bytes {
-                bytes = compression
-                    .codec()
-                    .encode(bytes, &options)
-                    .map_err(|error| encode_error(error.to_string()))?;
+                bytes = compression.encode(bytes, &options)?;
             }
             Ok(bytes.into_owned())
         })
@@ -186,16 +213,14 @@ impl Chain {
                 reason: format!("the buffer has {} bytes", out.len()),
             });
         }
-        if self.bytes_are_elements {
-            if let [(Compression::Zstd(_), _)] = self.bytes_to_bytes.as_slice() {
-                let written = zstd::bulk::decompress_to_buffer(encoded, out)
-                    .map_err(|error| Error::corrupt("chunk", error.to_string()))?;
-                return check_length(written, out.len());
+        match self.layout {
+            Layout::Elements => return self.decompress_into(encoded, out),
+            Layout::Swapped(size) => {
+                self.decompress_into(encoded, out)?;
+                swap(out, size);
+                return Ok(());
             }
-            let bytes = self.decompress(encoded)?;
-            check_length(bytes.len(), out.len())?;
-            out.copy_from_slice(&bytes);
-            return Ok(());
+            Layout::Other => {}
         }
         match self.decode(encoded)? {
             Elements::Fixed(bytes) => {
@@ -209,10 +234,14 @@ impl Chain {
 
     /// Decodes one chunk.
     pub(crate) fn decode(&self, encoded: &[u8]) -> Result<Elements, Error> {
-        let bytes = self.decompress(encoded)?;
-        if self.bytes_are_elements {
+        let bytes = decompress(&self.bytes_to_bytes, encoded)?;
+        if self.layout != Layout::Other {
             check_length(bytes.len(), self.decoded_bytes.unwrap_or(0))?;
-            return Ok(Elements::Fixed(bytes.into_owned()));
+            let mut bytes = bytes.into_owned();
+            if let Layout::Swapped(size) = self.layout {
+                swap(&mut bytes, size);
+            }
+            return Ok(Elements::Fixed(bytes));
         }
         let bytes = if bytes.len() < self.padded_bytes {
             let mut padded = bytes.into_owned();
@@ -243,12 +272,33 @@ impl Chain {
         Ok(elements)
     }
 
-    fn decompress<'a>(&self, encoded: &'a [u8]) -> Result<Cow<'a, [u8]>, Error> {
-        let mut bytes = Cow::Borrowed(encoded);
-        for (compression, decoded) in self.bytes_to_bytes.iter().rev() {
-            bytes = compression.decode(bytes, decoded)?;
+    /// Undoes the bytes-to-bytes codecs, the last step straight into `out`.
+    fn decompress_into(&self, encoded: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        let (first, others) = match self.bytes_to_bytes.split_first() {
+            Some(((first, _), others)) => (Some(first), others),
+            None => (None, self.bytes_to_bytes.as_slice()),
+        };
+        match first {
+            Some(Compression::Zstd(_)) => {
+                let bytes = decompress(others, encoded)?;
+                let written = zstd::bulk::decompress_to_buffer(&bytes, out)
+                    .map_err(|error| Error::corrupt("chunk", error.to_string()))?;
+                check_length(written, out.len())
+            }
+            Some(Compression::Zlib(_)) => inflate_into(&decompress(others, encoded)?, out),
+            Some(Compression::Shuffle(size)) => {
+                let bytes = decompress(others, encoded)?;
+                check_length(bytes.len(), out.len())?;
+                shuffle::undo(&bytes, out, *size);
+                Ok(())
+            }
+            _ => {
+                let bytes = decompress(&self.bytes_to_bytes, encoded)?;
+                check_length(bytes.len(), out.len())?;
+                out.copy_from_slice(&bytes);
+                Ok(())
+            }
         }
-        Ok(bytes)
     }
 
     fn check_elements(&self, elements: &Elements) -> Result<(), Error> {
@@ -266,7 +316,83 @@ impl Chain {
     }
 }
 
+/// Undoes some bytes-to-bytes codecs.
+fn decompress<'a>(
+    codecs: &[(Compression, BytesRepresentation)],
+    encoded: &'a [u8],
+) -> Result<Cow<'a, [u8]>, Error> {
+    let mut bytes = Cow::Borrowed(encoded);
+    for (compression, decoded) in codecs.iter().rev() {
+        bytes = compression.decode(bytes, decoded)?;
+    }
+    Ok(bytes)
+}
+
 impl Compression {
+    /// A codec that `zarrs` does not have, or has otherwise.
+    fn own(metadata: &CodecMetadata) -> Result<Option<Self>, Error> {
+        Ok(Some(match metadata.name.as_str() {
+            "shuffle" | "numcodecs.shuffle" => {
+                let size = metadata.configuration.get("elementsize");
+                // The default of numcodecs.
+                let size = size.map_or(Some(4), Value::as_u64);
+                let size = size.filter(|size| (1..=MAX_ELEMENT_BYTES.into()).contains(size));
+                let size = size.ok_or_else(|| {
+                    Error::codecs(format!("{:?}: no valid \"elementsize\"", metadata.name))
+                })?;
+                Self::Shuffle(size as usize)
+            }
+            "fletcher32" | "numcodecs.fletcher32" => Self::Fletcher32,
+            hdf5::CODEC_NAME => Self::Hdf5(Pipeline::parse(&metadata.configuration)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn encoded_representation(&self, decoded: &BytesRepresentation) -> BytesRepresentation {
+        match (self, decoded) {
+            (Self::Shuffle(_), _) => *decoded,
+            (Self::Fletcher32, BytesRepresentation::FixedSize(size)) => {
+                BytesRepresentation::FixedSize(size.saturating_add(4))
+            }
+            (Self::Fletcher32, BytesRepresentation::BoundedSize(size)) => {
+                BytesRepresentation::BoundedSize(size.saturating_add(4))
+            }
+            (Self::Fletcher32 | Self::Hdf5(_), _) => BytesRepresentation::UnboundedSize,
+            (
+                Self::Zstd(codec)
+                | Self::Gzip(codec)
+                | Self::Zlib(codec)
+                | Self::Blosc(codec)
+                | Self::Other(codec),
+                _,
+            ) => codec.encoded_representation(decoded),
+        }
+    }
+
+    fn encode<'a>(
+        &self,
+        bytes: Cow<'a, [u8]>,
+        options: &CodecOptions,
+    ) -> Result<Cow<'a, [u8]>, Error> {
+        match self {
+            Self::Shuffle(size) => {
+                check_multiple(&bytes, *size)?;
+                Ok(Cow::Owned(shuffle::apply(&bytes, *size)))
+            }
+            Self::Fletcher32 => Ok(Cow::Owned(append_fletcher32(bytes))),
+            Self::Hdf5(pipeline) => Ok(Cow::Owned(pipeline.encode(&bytes)?)),
+            Self::Zstd(codec)
+            | Self::Gzip(codec)
+            | Self::Zlib(codec)
+            | Self::Blosc(codec)
+            | Self::Other(codec) => {
+                let failed = |reason: String| Error::Encode { reason };
+                let encoded = codec.encode(bytes, options);
+                encoded.map_err(|error| failed(error.to_string()))
+            }
+        }
+    }
+
     fn new(name: &str, codec: Arc<dyn BytesToBytesCodecTraits>) -> Self {
         match name {
             "zstd" | "numcodecs.zstd" => Self::Zstd(codec),
@@ -274,16 +400,6 @@ impl Compression {
             "zlib" | "numcodecs.zlib" => Self::Zlib(codec),
             "blosc" | "numcodecs.blosc" => Self::Blosc(codec),
             _ => Self::Other(codec),
-        }
-    }
-
-    fn codec(&self) -> &Arc<dyn BytesToBytesCodecTraits> {
-        match self {
-            Self::Zstd(codec)
-            | Self::Gzip(codec)
-            | Self::Zlib(codec)
-            | Self::Blosc(codec)
-            | Self::Other(codec) => codec,
         }
     }
 
@@ -308,11 +424,33 @@ impl Compression {
                 limit,
             )
             .map(Cow::Owned),
-            Self::Zlib(_) => {
-                read_at_most(flate2::bufread::ZlibDecoder::new(encoded.as_ref()), limit)
-                    .map(Cow::Owned)
+            Self::Zlib(_) => match decoded {
+                BytesRepresentation::FixedSize(size) if *size <= limit => {
+                    let mut out = vec![0; *size as usize];
+                    inflate_into(&encoded, &mut out)?;
+                    Ok(Cow::Owned(out))
+                }
+                _ => read_at_most(flate2::bufread::ZlibDecoder::new(encoded.as_ref()), limit)
+                    .map(Cow::Owned),
+            },
+            Self::Shuffle(size) => {
+                check_multiple(&encoded, *size)?;
+                let mut out = vec![0; encoded.len()];
+                shuffle::undo(&encoded, &mut out, *size);
+                Ok(Cow::Owned(out))
             }
-            Self::Blosc(_) | Self::Other(_) => {
+            Self::Fletcher32 => strip_fletcher32(encoded),
+            Self::Hdf5(pipeline) => {
+                let size = decoded.size().and_then(|size| usize::try_from(size).ok());
+                let size = size.ok_or_else(|| {
+                    Error::codecs(format!(
+                        "{:?} of elements of no fixed size",
+                        hdf5::CODEC_NAME
+                    ))
+                })?;
+                pipeline.decode(&encoded, size).map(Cow::Owned)
+            }
+            Self::Blosc(codec) | Self::Other(codec) => {
                 if let (Self::Blosc(_), Some(size)) = (self, encoded.get(4..8)) {
                     // Blosc header: the decoded size, little-endian, at byte 4.
                     let size = size
@@ -327,7 +465,7 @@ impl Compression {
                 }
                 guarded("decode", || {
                     let options = CodecOptions::default().with_concurrent_target(1);
-                    self.codec()
+                    codec
                         .decode(encoded, decoded, &options)
                         .map_err(|error| corrupt(error.to_string()))
                 })
@@ -444,14 +582,74 @@ fn check_endian(bytes_codec: &CodecMetadata, data_type: &DataType) -> Result<(),
     Ok(())
 }
 
-fn is_in_memory_order(bytes_codec: &CodecMetadata, data_type: &DataType) -> bool {
+fn layout(bytes_codec: &CodecMetadata, data_type: &DataType) -> Layout {
+    if bytes_codec.name != "bytes" {
+        return Layout::Other;
+    }
     let single_bytes = match data_type {
         DataType::RawBits { .. }
         | DataType::RawBytes { .. }
         | DataType::NullTerminatedBytes { .. } => true,
         other => other.size_bytes() == Some(1),
     };
-    bytes_codec.name == "bytes" && (single_bytes || endian(bytes_codec) == Some("little"))
+    if single_bytes || endian(bytes_codec) == Some("little") {
+        return Layout::Elements;
+    }
+    match (data_type, data_type.size_bytes()) {
+        (_, _) if endian(bytes_codec) != Some("big") => Layout::Other,
+        (DataType::FixedLengthUtf32 { .. }, _) => Layout::Other,
+        (DataType::Complex64, _) => Layout::Swapped(4),
+        (DataType::Complex128, _) => Layout::Swapped(8),
+        (_, Some(size @ (2 | 4 | 8))) => Layout::Swapped(size),
+        _ => Layout::Other,
+    }
+}
+
+/// Turns numbers of `size` bytes the other way round.
+fn swap(bytes: &mut [u8], size: usize) {
+    fn each<const SIZE: usize>(bytes: &mut [u8]) {
+        let (numbers, _) = bytes.as_chunks_mut::<SIZE>();
+        numbers.iter_mut().for_each(|number| number.reverse());
+    }
+    match size {
+        2 => each::<2>(bytes),
+        4 => each::<4>(bytes),
+        8 => each::<8>(bytes),
+        _ => bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse),
+    }
+}
+
+fn check_multiple(bytes: &[u8], size: usize) -> Result<(), Error> {
+    if bytes.len().is_multiple_of(size) {
+        return Ok(());
+    }
+    Err(Error::corrupt(
+        "chunk",
+        format!("{} bytes are no whole elements of {size}", bytes.len()),
+    ))
+}
+
+/// Decompresses a zlib stream that is exactly `out`.
+fn inflate_into(encoded: &[u8], out: &mut [u8]) -> Result<(), Error> {
+    let corrupt = |reason: String| Error::corrupt("chunk", reason);
+    let mut stream = flate2::Decompress::new(true);
+    let finish = flate2::FlushDecompress::Finish;
+    let failed = |error: flate2::DecompressError| corrupt(error.to_string());
+    let mut status = stream.decompress(encoded, out, finish).map_err(failed)?;
+    if status != flate2::Status::StreamEnd && stream.total_out() == out.len() as u64 {
+        // What is left may be the checksum alone; more would have a place to go to.
+        let rest = encoded
+            .get(stream.total_in() as usize..)
+            .unwrap_or_default();
+        status = stream.decompress(rest, &mut [0], finish).map_err(failed)?;
+    }
+    if status != flate2::Status::StreamEnd {
+        return Err(corrupt(format!(
+            "its zlib stream does not end with {} bytes",
+            out.len()
+        )));
+    }
+    check_length(stream.total_out() as usize, out.len())
 }
 
 fn to_zarrs(elements: &Elements) -> Result<ArrayBytes<'_>, Error> {
@@ -481,7 +679,7 @@ fn from_zarrs(array: ArrayBytes<'_>) -> Result<Elements, Error> {
     }
 }
 
-fn read_at_most(reader: impl Read, limit: u64) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_at_most(reader: impl Read, limit: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let read = reader
         .take(limit.saturating_add(1))

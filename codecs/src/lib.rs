@@ -11,7 +11,10 @@ mod array_codec;
 mod chain;
 mod copy;
 mod error;
+pub mod hdf5;
+mod served;
 
 pub use array_codec::{ArrayCodec, EncodedChunk};
 pub use chain::MAX_CHUNK_BYTES;
 pub use error::Error;
+pub use served::{served, stored_as};

@@ -8,6 +8,8 @@
 //! are not cut off at microseconds, products are exact before they are rounded, and zones are also
 //! read as `-6:00` and `UTC`.
 
+mod recode;
+
 use array::{DataType, TimeUnit};
 use serde_json::{Map, Value};
 
@@ -18,6 +20,7 @@ use crate::Error;
 
 pub use super::calendar::Calendar;
 pub use super::component::Component;
+pub use recode::Inexact;
 
 pub(super) const SECOND: i128 = 1_000_000_000_000_000_000;
 pub(super) const MINUTE: i128 = 60 * SECOND;

@@ -1,0 +1,187 @@
+use std::io::Read as _;
+
+use super::*;
+
+/// A chunk that h5py wrote.
+struct Sample {
+    name: &'static str,
+    pipeline: Pipeline,
+    stored: Vec<u8>,
+    elements: Vec<u8>,
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|digit| digit.to_digit(16).unwrap() as u8)
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect()
+}
+
+fn samples() -> Vec<Sample> {
+    let lines = include_str!("chunks.txt").lines();
+    let lines = lines.filter(|line| !line.starts_with('#'));
+    let numbers = |text: &str| -> Vec<u32> {
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        parts.map(|part| part.parse().unwrap()).collect()
+    };
+    let sample = |line: &'static str| {
+        let parts: Vec<&'static str> = line.split('\t').collect();
+        let filters = parts[1].split(';').map(|filter| {
+            let (id, parameters) = filter.split_once(':').unwrap();
+            Filter {
+                id: id.parse().unwrap(),
+                parameters: numbers(parameters),
+            }
+        });
+        let precision = (parts[2] != "-").then(|| match numbers(parts[2]).as_slice() {
+            &[size, bits, offset, signed, big] => Precision {
+                size,
+                bits,
+                offset,
+                is_signed: signed == 1,
+                is_big_endian: big == 1,
+            },
+            other => panic!("{other:?}"),
+        });
+        let mut elements = Vec::new();
+        flate2::read::ZlibDecoder::new(unhex(parts[4]).as_slice())
+            .read_to_end(&mut elements)
+            .unwrap();
+        Sample {
+            name: parts[0],
+            pipeline: Pipeline::new(filters.collect(), precision).unwrap(),
+            stored: unhex(parts[3]),
+            elements,
+        }
+    };
+    lines.map(sample).collect()
+}
+
+#[test]
+fn chunks_of_hdf5_decode_to_what_was_written() {
+    let samples = samples();
+    assert_eq!(samples.len(), 24);
+    for sample in samples {
+        let pipeline = &sample.pipeline;
+        let decoded = pipeline.decode(&sample.stored, sample.elements.len());
+        assert_eq!(decoded.unwrap(), sample.elements, "{}", sample.name);
+        // The metadata say all there is to know.
+        let metadata = pipeline.to_metadata();
+        let parsed = Pipeline::parse(&metadata.configuration).unwrap();
+        assert_eq!(parsed, *pipeline, "{}", sample.name);
+        // What Quarr writes itself.
+        let own = pipeline.encode(&sample.elements).unwrap();
+        let decoded = parsed.decode(&own, sample.elements.len()).unwrap();
+        assert_eq!(decoded, sample.elements, "{}", sample.name);
+        assert!(parsed.decode(&own, sample.elements.len() - 1).is_err());
+    }
+}
+
+#[test]
+fn damaged_chunks_are_errors_and_not_more() {
+    let mut random = 12_345u64;
+    let mut next = |below: usize| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    for sample in samples() {
+        let length = sample.elements.len();
+        for end in 0..sample.stored.len() {
+            if let Ok(decoded) = sample.pipeline.decode(&sample.stored[..end], length) {
+                assert_eq!(decoded.len(), length, "{} to {end}", sample.name);
+            }
+        }
+        for _ in 0..200 {
+            let mut stored = sample.stored.clone();
+            let (at, bit) = (next(stored.len()), next(8));
+            stored[at] ^= 1 << bit;
+            if let Ok(decoded) = sample.pipeline.decode(&stored, length) {
+                assert_eq!(decoded.len(), length, "{} at {at}", sample.name);
+            }
+        }
+        // Parameters come from metadata, which anybody may write.
+        for _ in 0..200 {
+            let mut pipeline = sample.pipeline.clone();
+            let nth = next(pipeline.filters.len());
+            let filter = &mut pipeline.filters[nth];
+            let count = filter.parameters.len();
+            if count > 0 {
+                let (at, bit) = (next(count), next(32));
+                filter.parameters[at] ^= 1 << bit;
+                if at == 0 {
+                    filter.parameters.truncate(next(count));
+                }
+            }
+            if let Ok(decoded) = pipeline.decode(&sample.stored, length) {
+                assert_eq!(decoded.len(), length, "{}", sample.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn filters_that_were_not_applied_are_not_undone() {
+    let sample = samples().pop().unwrap();
+    let size = sample.elements.len();
+    let all = (1 << sample.pipeline.filters.len()) - 1;
+    let as_it_is = sample.pipeline.decode_masked(&sample.elements, all, size);
+    assert_eq!(as_it_is.unwrap(), sample.elements);
+    // All but the shuffle.
+    let shuffled = shuffle::apply(&sample.elements, 8);
+    let found = sample.pipeline.decode_masked(&shuffled, all - 1, size);
+    assert_eq!(found.unwrap(), sample.elements);
+}
+
+#[test]
+fn configurations_that_are_not_valid_are_refused() {
+    for configuration in [
+        json!({}),
+        json!({ "filters": 1 }),
+        json!({ "filters": [{ "id": 4 }] }),
+        json!({ "filters": [{ "id": 99, "parameters": [] }] }),
+        json!({ "filters": [{ "id": -4, "parameters": [] }] }),
+        json!({ "filters": [{ "id": 2, "parameters": [1.5] }] }),
+        json!({ "filters": [], "surprise": 1 }),
+        json!({ "filters": [], "precision": { "size": 3, "bits": 2, "offset": 0 } }),
+        json!({ "filters": [], "precision": { "size": 2, "bits": 16, "offset": 1 } }),
+        json!({ "filters": [], "precision": { "size": 2, "bits": 0, "offset": 1 } }),
+    ] {
+        let Value::Object(members) = &configuration else {
+            panic!()
+        };
+        assert!(Pipeline::parse(members).is_err(), "{configuration}");
+    }
+}
+
+#[test]
+fn shuffled_bytes_come_back() {
+    for size in 1..20 {
+        for length in [0, 1, 7, 16, 100, 5000] {
+            let bytes: Vec<u8> = (0..length).map(|at: usize| (at * 7 % 251) as u8).collect();
+            let shuffled = shuffle::apply(&bytes, size);
+            let mut out = vec![0; length];
+            shuffle::undo(&shuffled, &mut out, size);
+            assert_eq!(out, bytes, "{size} {length}");
+        }
+    }
+}
+
+#[test]
+fn checksums_are_those_of_numcodecs() {
+    // numcodecs.Fletcher32().encode, of an odd and an even number of bytes.
+    let odd: Vec<u8> = (0..7).collect();
+    let encoded = append_fletcher32(Cow::Borrowed(&odd));
+    assert_eq!(encoded[7..], [0x09, 0x0c, 0x17, 0x14]);
+    assert_eq!(strip_fletcher32(Cow::Owned(encoded)).unwrap(), odd);
+    assert!(strip_fletcher32(Cow::Borrowed(&[1, 2, 3])).is_err());
+    let mut long = append_fletcher32(Cow::Owned(vec![0xff; 100_001]));
+    assert!(strip_fletcher32(Cow::Borrowed(&long)).is_ok());
+    long[5] = 0;
+    assert!(strip_fletcher32(Cow::Owned(long)).is_err());
+}
