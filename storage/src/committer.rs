@@ -397,6 +397,9 @@ fn is_own_fault(error: &Error) -> bool {
         | Error::Clock { .. }
         | Error::Sweeping { .. }
         | Error::Inconsistent { .. }
+        | Error::Changed { .. }
+        | Error::Forbidden { .. }
+        | Error::Unreachable { .. }
         | Error::Store { .. } => false,
     }
 }

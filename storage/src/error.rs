@@ -143,6 +143,30 @@ pub enum Error {
         /// How far the store is ahead, in seconds; negative if it is behind.
         offset_seconds: i64,
     },
+    /// A file elsewhere is not the one that was referred to. Put the original back, or import again.
+    #[error("the original {url} is not what was imported: {reason}")]
+    Changed {
+        /// The file.
+        url: String,
+        /// What is different.
+        reason: String,
+    },
+    /// A file elsewhere may not be read by this process.
+    #[error("{url} may not be read: {reason}")]
+    Forbidden {
+        /// The file.
+        url: String,
+        /// By which rule, and what to do.
+        reason: String,
+    },
+    /// A file elsewhere could not be read. It may be read later.
+    #[error("{url} cannot be read: {reason}")]
+    Unreachable {
+        /// The file.
+        url: String,
+        /// What its server or the system said.
+        reason: String,
+    },
     /// A path, shape, selection or document that is not valid.
     #[error(transparent)]
     Array(#[from] array::Error),

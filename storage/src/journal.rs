@@ -84,9 +84,20 @@ struct StagedChunk {
     /// The bytes of a small one, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inline: Option<String>,
+    /// Where it is, if that is outside the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    external: Option<Box<StagedExternal>>,
     /// In hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     statistics: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StagedExternal {
+    url: String,
+    offset: String,
+    etag: String,
 }
 
 fn numbers(values: &[u64]) -> Vec<String> {
@@ -115,6 +126,14 @@ impl ChunkStep {
             inline: match &row.location {
                 Location::Inline(bytes) => Some(STANDARD.encode(bytes)),
                 Location::Stored | Location::External { .. } => None,
+            },
+            external: match &row.location {
+                Location::External { url, offset, etag } => Some(Box::new(StagedExternal {
+                    url: url.clone(),
+                    offset: offset.to_string(),
+                    etag: etag.clone(),
+                })),
+                Location::Stored | Location::Inline(_) => None,
             },
             statistics: change
                 .statistics()
@@ -147,9 +166,18 @@ impl ChunkStep {
             return Ok((index, ChunkChange::Removed(written)));
         };
         let length: u64 = chunk.length.parse().map_err(|_| "a length is no number")?;
-        let location = match &chunk.inline {
-            None => Location::Stored,
-            Some(text) => {
+        let location = match (&chunk.inline, &chunk.external) {
+            (None, None) => Location::Stored,
+            (None, Some(external)) => Location::External {
+                url: external.url.clone(),
+                offset: external
+                    .offset
+                    .parse()
+                    .map_err(|_| "an offset is no number")?,
+                etag: external.etag.clone(),
+            },
+            (Some(_), Some(_)) => return Err("a chunk that is inline and elsewhere".into()),
+            (Some(text), None) => {
                 let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
                 if bytes.len() as u64 != length {
                     return Err("an inline chunk of another length".into());
@@ -181,7 +209,7 @@ impl ChunkStep {
     /// The key of its object, if it has one.
     pub(crate) fn object(&self) -> Option<String> {
         let chunk = self.chunk.as_ref()?;
-        let is_stored = chunk.inline.is_none();
+        let is_stored = chunk.inline.is_none() && chunk.external.is_none();
         is_stored.then(|| crate::object::shard_key(&chunk.id))
     }
 }
@@ -230,39 +258,57 @@ impl Step {
     }
 }
 
-/// What was written to one chunk, step by step.
+/// What was written to one chunk, step by step. Most chunks are written once, and there may be
+/// millions of them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Versions {
-    by_name: HashMap<String, (Option<String>, Written)>,
-    /// The newest.
-    pub(crate) latest: Option<String>,
+pub(crate) struct Versions(Vec<Version>);
+
+#[derive(Clone, Debug)]
+struct Version {
+    name: Box<str>,
+    previous: Option<Box<str>>,
+    written: Written,
 }
 
 impl Versions {
-    pub(crate) fn add(&mut self, name: &str, previous: Option<String>, written: Written) {
-        self.by_name.insert(name.to_owned(), (previous, written));
-        self.latest = Some(name.to_owned());
+    /// Adds a version; it is the newest.
+    pub(crate) fn add(&mut self, name: &str, previous: Option<&str>, written: Written) {
+        self.0.retain(|version| *version.name != *name);
+        self.0.reserve_exact(1);
+        self.0.push(Version {
+            name: name.into(),
+            previous: previous.map(Into::into),
+            written,
+        });
+    }
+
+    /// The newest.
+    fn latest(&self) -> Option<String> {
+        self.0.last().map(|version| version.name.to_string())
     }
 
     /// What the versions wrote that `name`'s writer had not seen, which are all but those it was
     /// made on.
     pub(crate) fn unseen(&self, previous: Option<&String>) -> Vec<&Written> {
         let mut seen = BTreeSet::new();
-        let mut at = previous;
+        let mut at = previous.map(String::as_str);
+        let mut end = self.0.len();
         while let Some(name) = at {
-            if !seen.insert(name.clone()) {
+            if !seen.insert(name) {
                 break;
             }
-            at = self
-                .by_name
-                .get(name)
-                .and_then(|(before, _)| before.as_ref());
+            // Nearly always it is the one just before.
+            let is_it = |version: &Version| *version.name == *name;
+            let place = self.0[..end].iter().rposition(is_it);
+            let place = place.or_else(|| self.0.iter().position(is_it));
+            end = place.unwrap_or(end);
+            at = place.and_then(|place| self.0[place].previous.as_deref());
         }
         let unseen = self
-            .by_name
+            .0
             .iter()
-            .filter(|(name, _)| !seen.contains(*name));
-        unseen.map(|(_, (_, written))| written).collect()
+            .filter(|version| !seen.contains(&*version.name));
+        unseen.map(|version| &version.written).collect()
     }
 }
 
@@ -270,7 +316,7 @@ impl Versions {
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     steps: Vec<Step>,
-    versions: HashMap<(NodePath, ChunkIndex), Versions>,
+    versions: HashMap<NodePath, HashMap<ChunkIndex, Versions>>,
 }
 
 impl Journal {
@@ -281,16 +327,15 @@ impl Journal {
     /// Notes that a chunk was changed on top of what is known of it.
     pub(crate) fn push_chunk(&mut self, path: &NodePath, index: &ChunkIndex, change: &ChunkChange) {
         let versions = self.versions(path, index);
-        let step = ChunkStep::new(path, index, change, versions.latest.clone());
+        let step = ChunkStep::new(path, index, change, versions.latest());
         let written = change.written().clone();
-        versions.add(&step.version, step.previous.clone(), written);
+        versions.add(&step.version, step.previous.as_deref(), written);
         self.steps.push(Step::Chunk(step));
     }
 
     pub(crate) fn versions(&mut self, path: &NodePath, index: &ChunkIndex) -> &mut Versions {
-        self.versions
-            .entry((path.clone(), index.clone()))
-            .or_default()
+        let of_array = self.versions.entry(path.clone()).or_default();
+        of_array.entry(index.clone()).or_default()
     }
 
     /// Takes back a step that turned out to be known already.

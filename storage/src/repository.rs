@@ -277,7 +277,8 @@ impl Repository {
     ///
     /// # Errors
     /// [`Error::Missing`] if the object is gone; [`Error::Corrupt`] if it is shorter than its row
-    /// says; [`Error::Invalid`] if it lies outside the repository.
+    /// says; as [`Externals::get_range`](crate::Externals::get_range) if it lies outside the
+    /// repository.
     pub(crate) async fn chunk_bytes(
         &self,
         row: &ChunkRow,
@@ -298,10 +299,11 @@ impl Repository {
                 }
                 self.store().get_range(&key, range).await
             }
-            Location::External { url, .. } => Err(Error::invalid(
-                "chunk",
-                format!("{url}: data outside the repository cannot be read yet"),
-            )),
+            Location::External { url, offset, etag } => {
+                let range = external_range(*offset, &range)
+                    .ok_or_else(|| Error::corrupt(url, "a chunk past the end of any file"))?;
+                self.store().externals().get_range(url, etag, range).await
+            }
         }
     }
 
@@ -393,6 +395,11 @@ impl Repository {
         }
         Ok(())
     }
+}
+
+/// Where `range` of a chunk at `offset` of a file is.
+fn external_range(offset: u64, range: &std::ops::Range<u64>) -> Option<std::ops::Range<u64>> {
+    Some(offset.checked_add(range.start)?..offset.checked_add(range.end)?)
 }
 
 /// Names of the repositories directly under `store`.

@@ -473,8 +473,11 @@ impl SharedTransaction {
         if let Some(commit) = repository.find_write(write_id, since).await? {
             return Ok(commit);
         }
-        // From nothing but what is staged, in the order everyone reads it.
-        let all = repository.shared_transaction(self.id).await?;
+        // From nothing but what is staged, in the order everyone reads it. What is here would be as
+        // much again.
+        let id = self.id;
+        drop(self);
+        let all = repository.shared_transaction(id).await?;
         let staged = all
             .staged
             .into_inner()
@@ -488,7 +491,7 @@ impl SharedTransaction {
         }
         let commit = all.transaction.commit(options).await?;
         // What was staged is in the log now. What cannot be deleted is left to garbage collection.
-        let folder = folder(self.id);
+        let folder = folder(id);
         let keys = staged.records.iter().map(|name| format!("{folder}/{name}"));
         let _ = repository.store().delete(keys.collect()).await;
         Ok(commit)
@@ -510,7 +513,7 @@ impl SharedTransaction {
     ///
     /// # Errors
     /// [`Error::Closed`] if a commit came first.
-    pub async fn abort(self) -> Result<(), Error> {
+    pub async fn abort(&self) -> Result<(), Error> {
         let closing = self.close(true).await?;
         if !closing.aborted {
             return Err(self.closed());

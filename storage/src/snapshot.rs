@@ -314,7 +314,8 @@ impl ArrayNode {
     ///
     /// # Errors
     /// [`Error::Missing`] if the object is gone; [`Error::Corrupt`] if it is shorter than its row
-    /// says; [`Error::Invalid`] if it lies outside the repository.
+    /// says; as [`Externals::get_range`](crate::Externals::get_range) if it lies outside the
+    /// repository.
     pub async fn chunk_bytes(
         &self,
         row: &ChunkRow,
@@ -323,12 +324,32 @@ impl ArrayNode {
         self.repository.chunk_bytes(row, range).await
     }
 
+    /// `range` of the file elsewhere that a chunk is in. Not verified.
+    ///
+    /// # Errors
+    /// As [`Externals::get_range`](crate::Externals::get_range); [`Error::Invalid`] if the chunk is in
+    /// the repository.
+    pub async fn original_bytes(
+        &self,
+        row: &ChunkRow,
+        range: std::ops::Range<u64>,
+    ) -> Result<Bytes, Error> {
+        let Location::External { url, etag, .. } = &row.location else {
+            return Err(Error::invalid("chunk", "it is in the repository"));
+        };
+        let externals = self.repository.store().externals();
+        externals.get_range(url, etag, range).await
+    }
+
     /// What messages call the object a chunk is in.
     pub fn chunk_object(&self, row: &ChunkRow) -> String {
         match &row.location {
             Location::Stored => shard_key(&row.id),
             Location::Inline(_) => format!("{} chunk {}", self.path, row.index),
-            Location::External { url, .. } => url.clone(),
+            Location::External { url, offset, .. } => {
+                let end = offset.saturating_add(row.length);
+                format!("{url} bytes {offset}-{end}")
+            }
         }
     }
 

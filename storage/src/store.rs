@@ -18,6 +18,7 @@ use crate::Error;
 use crate::backend::Backend;
 use crate::clock::StoreClock;
 use crate::durable::NotWritten;
+use crate::external::Externals;
 
 /// Attempts at writing an object whose outcome is unclear.
 const MAX_ATTEMPTS: u32 = 6;
@@ -42,6 +43,7 @@ pub struct Store {
     /// Reading back what is already there costs no request worth saving.
     is_local: bool,
     clock: StoreClock,
+    externals: Externals,
 }
 
 impl fmt::Debug for Store {
@@ -77,6 +79,7 @@ impl Store {
             url: url.into(),
             is_local: backend.is_local,
             clock: backend.clock,
+            externals: Externals::default(),
         })
     }
 
@@ -88,7 +91,20 @@ impl Store {
             url: url.into(),
             is_local: false,
             clock: StoreClock::default(),
+            externals: Externals::default(),
         }
+    }
+
+    /// The same store, whose repositories may refer to files elsewhere: those that `externals` may
+    /// read. Without this, to none.
+    #[must_use]
+    pub fn with_externals(self, externals: Externals) -> Self {
+        Self { externals, ..self }
+    }
+
+    /// Reads the files elsewhere that its repositories refer to.
+    pub fn externals(&self) -> &Externals {
+        &self.externals
     }
 
     /// What the store was opened as.
@@ -108,6 +124,16 @@ impl Store {
             prefix: self.prefix.clone().join(name),
             ..self.clone()
         }
+    }
+
+    /// The store itself, under no prefix.
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Where in it this one begins.
+    pub(crate) fn prefix(&self) -> &Path {
+        &self.prefix
     }
 
     fn location(&self, key: &str) -> Path {
@@ -269,6 +295,30 @@ impl Store {
             source,
         };
         match self.objects.get(&self.location(key)).await {
+            Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(failed(source)),
+        }
+    }
+
+    /// Reads a whole object of at most `most` bytes; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is longer, of which nothing is read; [`Error::Store`] if the store
+    /// failed.
+    pub async fn get_at_most(&self, key: &str, most: u64) -> Result<Option<Bytes>, Error> {
+        let failed = |source| Error::Store {
+            key: key.to_owned(),
+            source,
+        };
+        match self.objects.get(&self.location(key)).await {
+            Ok(found) if found.meta.size > most => {
+                let size = found.meta.size;
+                Err(Error::corrupt(
+                    key,
+                    format!("{size} bytes, the most is {most}"),
+                ))
+            }
             Ok(found) => Ok(Some(found.bytes().await.map_err(failed)?)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(failed(source)),

@@ -531,6 +531,39 @@ impl Transaction {
         self.edit_chunk(path, &index, change, None).await
     }
 
+    /// Refers to a chunk of an array in a file elsewhere: `length` bytes at `offset` of the file at
+    /// `url`, which has the tag `etag`. Their hash as a plain chunk is `id`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such array; [`Error::Invalid`] if `index` is not in its
+    /// grid or there are no bytes.
+    pub async fn put_external(
+        &self,
+        path: &NodePath,
+        index: ChunkIndex,
+        (id, length): (Hash, u64),
+        (url, offset, etag): (&str, u64, &str),
+        statistics: Option<Statistics>,
+    ) -> Result<(), Error> {
+        if length == 0 || offset.checked_add(length).is_none() {
+            let reason = format!("{length} bytes at {offset} of {url} are no chunk");
+            return Err(Error::invalid("chunk", reason));
+        }
+        let row = ChunkRow {
+            index: index.clone(),
+            kind: ChunkKind::Plain,
+            id,
+            length,
+            location: Location::External {
+                url: url.to_owned(),
+                offset,
+                etag: etag.to_owned(),
+            },
+        };
+        let change = ChunkChange::present(row, statistics, Written::Whole);
+        self.edit_chunk(path, &index, change, None).await
+    }
+
     /// Stores one chunk of which only the inner chunks `written` (ascending) are new; the others are
     /// those of the chunk `seen`, as the transaction had it.
     ///
@@ -627,6 +660,14 @@ impl Transaction {
         .await
     }
 
+    /// Whether this transaction says what becomes of the chunk at `index`.
+    pub fn changes_chunk(&self, path: &NodePath, index: &ChunkIndex) -> bool {
+        match self.changes().get(path) {
+            Some(Change::Array(array)) => array.chunks.contains(index),
+            _ => false,
+        }
+    }
+
     async fn edit_chunks<T>(
         &self,
         path: &NodePath,
@@ -710,7 +751,7 @@ impl Transaction {
                 .cloned()
                 .collect();
             let written = change.written().clone();
-            versions.add(&step.version, step.previous.clone(), written);
+            versions.add(&step.version, step.previous.as_deref(), written);
         });
         let current = match self.changes().get(path) {
             Some(Change::Array(array)) => array.chunks.get(index),

@@ -1,5 +1,6 @@
 //! Work on whole commits: merge, cherry-pick, revert, reset, and what differs between two.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use array::{Hash, NodePath, Region};
@@ -11,8 +12,9 @@ use crate::documents;
 use crate::history::{changes_between, merge_base};
 use crate::log::{Operation, Ref};
 use crate::names::RefName;
+use crate::page::ChunkRow;
 use crate::repository::Repository;
-use crate::snapshot::{Node, Snapshot};
+use crate::snapshot::{ArrayNode, Node, Snapshot};
 use crate::transaction::CommitOptions;
 use crate::tree::NodeKind;
 use crate::{CommitId, Error};
@@ -248,6 +250,59 @@ impl Repository {
             }
         }
         Ok(found)
+    }
+}
+
+/// A node that differs between two commits: what it was, and what it is.
+pub type NodePair = (Option<Node>, Option<Node>);
+
+impl Snapshot {
+    /// The nodes in which this commit differs from a later one of the same repository, by path, each
+    /// of those below a node that came or went as well. Subtrees that are equal are not read.
+    ///
+    /// # Errors
+    /// As [`Snapshot::find`].
+    pub async fn differences(&self, later: &Self) -> Result<BTreeMap<NodePath, NodePair>, Error> {
+        let mut found: BTreeMap<NodePath, NodePair> = BTreeMap::new();
+        for (path, difference) in diff::nodes(self, later).await? {
+            let (was, is) = match difference {
+                NodeDifference::Added(_) => (false, true),
+                NodeDifference::Removed(_) => (true, false),
+                NodeDifference::Replaced(..) => (true, true),
+                NodeDifference::Changed(..) => {
+                    let pair = (self.find(&path).await?, later.find(&path).await?);
+                    found.insert(path, pair);
+                    continue;
+                }
+            };
+            if was {
+                for node in self.walk(self.node(&path).await?).await? {
+                    let path = node.path().clone();
+                    found.entry(path).or_default().0 = Some(node);
+                }
+            }
+            if is {
+                for node in later.walk(later.node(&path).await?).await? {
+                    let path = node.path().clone();
+                    found.entry(path).or_default().1 = Some(node);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl ArrayNode {
+    /// The chunks in which this version of an array differs from a later one with the same chunk
+    /// grid, in row order: what each was, and what it is. `None` where all is fill value.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] or [`Error::Missing`] if a page is not what the tree names.
+    pub async fn differences(
+        &self,
+        later: &Self,
+    ) -> Result<Vec<(Option<ChunkRow>, Option<ChunkRow>)>, Error> {
+        Ok(diff::chunks(self, later).await?.into_values().collect())
     }
 }
 
