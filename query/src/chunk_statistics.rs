@@ -83,7 +83,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    fn new(codec: &ArrayCodec, metadata: &ArrayMetadata) -> Option<Self> {
+    pub(crate) fn new(codec: &ArrayCodec, metadata: &ArrayMetadata) -> Option<Self> {
         let missing = Missing::from_attributes(&metadata.data_type, &metadata.attributes).ok()?;
         Self::with_missing(codec.clone(), missing)
     }

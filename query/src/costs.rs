@@ -71,14 +71,18 @@ impl Costs {
         length <= MAX_REQUEST_BYTES && 4 * u128::from(length) <= WHOLE_OBJECT_QUARTERS * expected
     }
 
-    /// Ranges to read for `parts`, which ascend and do not overlap: for each, how many of the parts
-    /// it holds.
+    /// Ranges to read for `parts`, which ascend: for each, how many of the parts it holds.
     pub(crate) fn merge(&self, parts: &[Range<u64>]) -> Vec<usize> {
+        self.merge_up_to(parts, MAX_REQUEST_BYTES)
+    }
+
+    /// The same with ranges of at most `longest` bytes, but for a part that is longer by itself.
+    pub(crate) fn merge_up_to(&self, parts: &[Range<u64>], longest: u64) -> Vec<usize> {
         let mut merged: Vec<usize> = Vec::new();
         let (mut start, mut end) = (0, 0);
         for part in parts {
             let joins = part.start - end.min(part.start) <= self.widest_gap()
-                && part.end - start <= MAX_REQUEST_BYTES;
+                && part.end - start <= longest;
             match merged.last_mut() {
                 Some(count) if joins => *count += 1,
                 _ => {
@@ -86,9 +90,18 @@ impl Costs {
                     start = part.start;
                 }
             }
-            end = part.end;
+            end = match merged.last() {
+                Some(1) => part.end,
+                _ => end.max(part.end),
+            };
         }
         merged
+    }
+
+    /// Longest range with several chunks that are decoded on their own: one that comes while a few
+    /// requests start is worth it, more would keep threads waiting that could decode.
+    pub(crate) fn longest_span(&self) -> u64 {
+        (4 * self.bytes_per_latency()).min(MAX_REQUEST_BYTES)
     }
 
     /// Most bytes that are read in the hope that they will be wanted: about those that come while a

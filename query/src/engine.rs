@@ -9,7 +9,7 @@ use array::{ChunkIndex, Hash};
 use bytes::Bytes;
 use codecs::ArrayCodec;
 use moka::sync::Cache;
-use storage::{ArrayNode, ChunkRow};
+use storage::{ArrayNode, ChunkRow, Location};
 
 use crate::Error;
 use crate::budget::{Budget, Reservation};
@@ -64,7 +64,8 @@ pub struct Engine {
     /// Of writes, taken chunk by chunk: a writer that waits for it holds none of it.
     pub(crate) writing: Budget,
     pub(crate) settings: Settings,
-    codecs: Cache<Hash, ArrayCodec>,
+    /// Of arrays by their document: their own codecs, and those Zarr clients see if they are others.
+    codecs: Cache<Hash, (ArrayCodec, Option<ArrayCodec>)>,
 }
 
 /// The rows of the stored chunks a plan needs, by position.
@@ -155,18 +156,24 @@ impl Engine {
     /// [`Error::Codecs`] if its codecs are not known or do not fit.
     pub fn open(&self, node: ArrayNode) -> Result<ArrayReader, Error> {
         let document = node.document_hash();
-        let codec = match self.codecs.get(&document) {
-            Some(codec) => codec,
+        let (codec, served) = match self.codecs.get(&document) {
+            Some(known) => known,
             None => {
-                let codec = ArrayCodec::new(node.metadata()).map_err(|error| Error::Codecs {
+                let metadata = node.metadata();
+                let new = || {
+                    let served = codecs::served(metadata);
+                    let served = served.map(|shown| ArrayCodec::new(&shown)).transpose()?;
+                    Ok((ArrayCodec::new(metadata)?, served))
+                };
+                let new = new().map_err(|error: codecs::Error| Error::Codecs {
                     array: node.path().to_string(),
                     reason: error.to_string(),
                 })?;
-                self.codecs.insert(document, codec.clone());
-                codec
+                self.codecs.insert(document, new.clone());
+                new
             }
         };
-        Ok(ArrayReader { node, codec })
+        Ok(ArrayReader::new(node, codec, served))
     }
 
     pub(crate) async fn rows(&self, array: &ArrayReader, plan: &Plan) -> Result<Rows, Error> {
@@ -178,6 +185,22 @@ impl Engine {
             .into_iter()
             .map(|row| (row.index.clone(), row))
             .collect())
+    }
+
+    /// The array for one read, whose chunks in files elsewhere are read several at once: `rows` are
+    /// those of its stored chunks, `reads` the order in which they are read.
+    pub(crate) fn sharing(
+        &self,
+        array: &ArrayReader,
+        rows: &Rows,
+        reads: impl Iterator<Item = ChunkRead>,
+    ) -> ArrayReader {
+        let is_elsewhere = |row: &ChunkRow| matches!(row.location, Location::External { .. });
+        if !rows.values().any(is_elsewhere) {
+            return array.clone();
+        }
+        let ordered: Vec<&ChunkRow> = reads.filter_map(|read| rows.get(&read.index)).collect();
+        self.fetcher.sharing(array, ordered.into_iter())
     }
 
     /// The row of the chunk at `index`; `None` if all of it is fill value.
@@ -211,6 +234,27 @@ impl Engine {
         self.fetcher
             .stored_bytes(array, row, range, &self.budget)
             .await
+    }
+
+    /// The bytes of a chunk as Zarr clients get them: those that are stored, or, of an array whose
+    /// codecs they do not know, the chunk encoded anew. Verified.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub async fn zarr_bytes(&self, array: &ArrayReader, row: &ChunkRow) -> Result<Bytes, Error> {
+        let stored = self.stored_bytes(array, row, 0..row.length).await?;
+        let Some(served) = array.served.clone() else {
+            return Ok(stored);
+        };
+        let (array, row) = (array.clone(), row.clone());
+        let recode = move || {
+            let corrupt = |error: codecs::Error| array.corrupt(&row, error);
+            let elements = array.codec.decode(&stored).map_err(corrupt)?;
+            // Cells outside the array too: nobody looks at them, but for who grows it.
+            let encoded = served.encode_whole(&elements).map_err(corrupt)?;
+            Ok(Bytes::from(encoded))
+        };
+        self.pool.run(recode).await
     }
 
     /// The encoded bytes of the inner chunk numbered `inner` in a stored chunk, verified; `None` if

@@ -147,15 +147,19 @@ impl Engine {
         plan: &Plan,
         boundary: Vec<(ChunkRow, ChunkRead)>,
     ) -> Result<(), Error> {
-        for (row, read) in boundary {
-            let needed = numbers(array, plan, &read);
+        let rows = || boundary.iter().map(|(row, _)| row);
+        let mut shared = self.fetcher.shared_requests(rows());
+        for (row, read) in &boundary {
+            let row = row.clone();
+            let needed = numbers(array, plan, read);
             let footer = match row.kind {
                 ChunkKind::Shard => Some(self.fetcher.footer(array, &row).await?),
                 ChunkKind::Plain => None,
             };
             let footer = footer.as_deref();
-            let outlook = self.fetcher.outlook(array, &row, footer, &needed);
-            let cold = self.fetcher.cold_outlook(array, &row, footer, &needed);
+            let mut outlook = self.fetcher.outlook(array, &row, footer, &needed);
+            let mut cold = self.fetcher.cold_outlook(array, &row, footer, &needed);
+            shared.settle(&row, &mut outlook, &mut cold);
             explanation.add(&outlook, cold);
         }
         Ok(())

@@ -80,9 +80,11 @@ impl Engine {
         let whole = ResolvedSelection::whole(metadata.shape());
         let plan = Plan::new(whole, metadata.shape(), &array.codec);
         let chunks = by_chunk(array, &plan, points);
+        let rows = self.rows_of(array, &chunks).await?;
+        let in_order = chunks.keys().filter_map(|index| rows.get(index));
         let job = Arc::new(Job {
-            rows: self.rows_of(array, &chunks).await?,
-            array: array.clone(),
+            array: self.fetcher.sharing(array, in_order),
+            rows,
             plan,
             points: points.clone(),
             rest: rest.clone(),

@@ -102,6 +102,7 @@ impl Engine {
         let decoder = CfDecoder::new(data_type, &metadata.attributes, decode)?;
         let plan = Arc::new(Plan::new(selection.clone(), metadata.shape(), &array.codec));
         let rows = Arc::new(self.rows(array, &plan).await?);
+        let array = &self.sharing(array, &rows, plan.reads());
         let elements = if data_type.is_variable_length() {
             Elements::Variable(self.read_variable(array, &plan, &rows).await?)
         } else {

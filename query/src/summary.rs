@@ -44,6 +44,8 @@ impl Engine {
         } else {
             self.boundary(array, plan, known.then_some(&whole)).await?
         };
+        let in_order = boundary.iter().map(|(row, _)| row);
+        let array = &self.fetcher.sharing(array, in_order);
         let window = Window::new(self.window_bytes(array, plan));
         let work = boundary.into_iter().map(|(row, read)| -> Work<'_, _> {
             Box::pin(self.summarize_chunk(array, plan, &tally, row, read, &window))

@@ -8,7 +8,7 @@ use array::{Hash, Statistics};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use storage::{ArrayNode, ChunkKind, ChunkRow, Damage, Repository, Scope};
+use storage::{ArrayNode, ChunkKind, ChunkRow, Damage, Location, Repository, Scope};
 
 use crate::chunk_statistics;
 use crate::engine::Engine;
@@ -29,6 +29,9 @@ pub struct Report {
     pub chunks: u64,
     /// Bytes of those chunks.
     pub chunk_bytes: u64,
+    /// Files outside the repository that chunks refer to and that are not what was imported, or
+    /// cannot be read, each named with its place. The repository itself is as it was written.
+    pub originals: Vec<Damage>,
     /// Objects that nothing refers to: left by writers that failed or lost a race. No damage.
     pub unreferenced: u64,
 }
@@ -52,6 +55,9 @@ pub struct Progress {
     checked: BTreeMap<String, u64>,
     /// What was wrong with them.
     damage: Vec<Damage>,
+    /// Originals that are not what was imported.
+    #[serde(default)]
+    originals: Vec<Damage>,
 }
 
 impl Progress {
@@ -76,6 +82,18 @@ fn array_key(node: &ArrayNode, rows: &[ChunkRow], deep: bool) -> String {
         content.extend_from_slice(row.id.as_bytes());
     }
     hash(Kind::Request, &content).to_string()
+}
+
+/// Names where a chunk's bytes are: equal chunks of the repository are one object, those of files
+/// elsewhere are not.
+fn place(row: &ChunkRow) -> Hash {
+    match &row.location {
+        Location::External { url, offset, etag } => {
+            let place = format!("{} {offset} {etag} {url}", row.id);
+            hash(Kind::Request, place.as_bytes())
+        }
+        Location::Stored | Location::Inline(_) => row.id,
+    }
 }
 
 /// Chunks checked between two looks at the progress.
@@ -132,7 +150,7 @@ impl Engine {
                 // The same object may serve many commits; under one set of metadata it is read
                 // once.
                 let fresh = batch.iter().filter(|row| {
-                    let is_new = seen.insert((row.id, node.document_hash()));
+                    let is_new = seen.insert((place(row), node.document_hash()));
                     has_statistics || is_new
                 });
                 let fresh: Vec<ChunkRow> = fresh.cloned().collect();
@@ -142,14 +160,17 @@ impl Engine {
         }
         observe(progress);
         report.damage.append(&mut progress.damage.clone());
+        report.originals.append(&mut progress.originals.clone());
         (report.chunks, report.chunk_bytes) = (progress.chunks, progress.chunk_bytes);
         report.objects = found.objects.len() as u64;
         if *scope == Scope::Everything {
             self.check_unreferenced(repository, &found.objects, &mut report)
                 .await?;
         }
-        report.damage.sort();
-        report.damage.dedup();
+        for list in [&mut report.damage, &mut report.originals] {
+            list.sort();
+            list.dedup();
+        }
         Ok(report)
     }
 
@@ -170,6 +191,15 @@ impl Engine {
             let computed = match result {
                 Err(Error::Storage(error @ storage::Error::Store { .. })) => {
                     return Err(error.into());
+                }
+                Err(Error::Storage(
+                    error @ (storage::Error::Changed { .. }
+                    | storage::Error::Forbidden { .. }
+                    | storage::Error::Unreachable { .. }),
+                )) => {
+                    let original = Damage::new(&node.chunk_object(&row), &error);
+                    progress.originals.push(original);
+                    continue;
                 }
                 Err(Error::Storage(error)) => {
                     let damage = Damage::new(&node.chunk_object(&row), &error);
@@ -214,6 +244,9 @@ impl Engine {
         row: ChunkRow,
         deep: bool,
     ) -> (ChunkRow, Result<Option<Statistics>, Error>) {
+        if let Err(error) = array.check_kind(&row) {
+            return (row, Err(error));
+        }
         let bytes = match array.node.chunk_bytes(&row, 0..row.length).await {
             Ok(bytes) => bytes,
             Err(error) => return (row, Err(error.into())),
@@ -260,7 +293,7 @@ fn check_bytes(
     deep: bool,
 ) -> Result<Option<Statistics>, Error> {
     let codec = &array.codec;
-    let changed = |error: array::Error| array.corrupt(row, error);
+    let changed = |error: array::Error| array.altered(row, error);
     let corrupt = |error: codecs::Error| array.corrupt(row, error);
     let encoded: Vec<Option<Bytes>> = match row.kind {
         ChunkKind::Plain => {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use codecs::{ArrayCodec, EncodedChunk};
 use compute::gather;
 use futures::TryStreamExt as _;
-use storage::{ArrayNode, ChunkRow, Summarize, Transaction};
+use storage::{ArrayNode, ChunkRow, Location, Summarize, Transaction};
 
 use crate::budget::Reservation;
 use crate::chunk_statistics;
@@ -111,9 +111,11 @@ impl Engine {
             let (bytes, index) = (bytes.clone(), index.clone());
             async move {
                 let (codec, node) = (array.codec.clone(), array.node().clone());
+                // The client wrote what it was shown.
+                let written_with = array.served.clone().unwrap_or_else(|| codec.clone());
                 let chunk = self
                     .pool
-                    .run(move || recode(&codec, node.metadata(), &index, &bytes))
+                    .run(move || recode(&written_with, &codec, node.metadata(), &index, &bytes))
                     .await?;
                 self.differing(&array, row, chunk).await
             }
@@ -148,6 +150,9 @@ impl Engine {
         metadata: ArrayMetadata,
     ) -> Result<(), Error> {
         let before = transaction.array(path).await?;
+        let metadata = codecs::stored_as(before.metadata(), metadata);
+        self.take_in_edges(transaction, path, &before, metadata.shape())
+            .await?;
         transaction.set_array_metadata(path, metadata).await?;
         for edge in cut_edges(before.metadata(), transaction, path).await? {
             let array = self.writable(transaction, path).await?;
@@ -163,6 +168,30 @@ impl Engine {
                     .await
                 })
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// Copies in chunks in files elsewhere that reach past the end of an array that is to grow there:
+    /// what the file has behind its values would become values.
+    async fn take_in_edges(
+        &self,
+        transaction: &Transaction,
+        path: &NodePath,
+        before: &ArrayNode,
+        shape: &[u64],
+    ) -> Result<(), Error> {
+        for edge in grown_edges(before.metadata(), shape)? {
+            for row in before.chunks(&edge).await? {
+                if !matches!(row.location, Location::External { .. }) {
+                    continue;
+                }
+                let _memory = self.chunk_memory(&self.open(before.clone())?).await?;
+                self.until_not_overtaken(transaction, path, &row.index, |array, row| async move {
+                    self.clear_outside(&array, row).await
+                })
+                .await?;
+            }
         }
         Ok(())
     }
@@ -363,13 +392,14 @@ fn inner_hashes(chunk: &EncodedChunk, count: usize) -> Result<Vec<Option<Hash>>,
 
 /// A client's chunk as Quarr stores it, and its statistics.
 fn recode(
+    written_with: &ArrayCodec,
     codec: &ArrayCodec,
     metadata: &ArrayMetadata,
     index: &ChunkIndex,
     bytes: &Bytes,
 ) -> Result<Encoded, Error> {
     let invalid = |error: codecs::Error| array::Error::invalid("chunk", error.to_string());
-    let elements = codec.decode_foreign(bytes).map_err(invalid)?;
+    let elements = written_with.decode_foreign(bytes).map_err(invalid)?;
     let inside = metadata.grid().chunk_region_in_array(index);
     let chunk = codec.encode(&elements, inside.shape()).map_err(invalid)?;
     let statistics = chunk
@@ -473,6 +503,25 @@ fn scatter(
 }
 
 /// Boxes of the chunk grid that hold every chunk of which a shrink cut off some cells.
+/// The boxes of the chunk grid whose chunks reach past the end of an array where a new shape goes on.
+fn grown_edges(before: &ArrayMetadata, shape: &[u64]) -> Result<Vec<Region>, Error> {
+    let grid = before.grid().grid_shape();
+    let mut edges = Vec::new();
+    if shape.len() != grid.len() || shape::elements(&grid) == Ok(0) {
+        return Ok(edges);
+    }
+    for axis in 0..grid.len() {
+        let (length, chunk) = (before.shape()[axis], before.chunk_shape()[axis]);
+        if shape[axis] > length && length % chunk != 0 {
+            let (mut start, mut lengths) = (vec![0; grid.len()], grid.clone());
+            start[axis] = length / chunk;
+            lengths[axis] = 1;
+            edges.push(Region::new(start, lengths)?);
+        }
+    }
+    Ok(edges)
+}
+
 async fn cut_edges(
     before: &ArrayMetadata,
     transaction: &Transaction,

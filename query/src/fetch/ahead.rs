@@ -252,7 +252,7 @@ impl Fetcher {
     }
 
     /// Whether a chunk is neither cached nor being read.
-    fn is_new(&self, hash: &Hash) -> bool {
+    pub(super) fn is_new(&self, hash: &Hash) -> bool {
         let is_cached = self.chunks.contains_key(hash)
             || self.ahead.contains_key(hash)
             || self.is_on_disk(Kind::Chunk, *hash);

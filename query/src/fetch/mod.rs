@@ -7,6 +7,7 @@ mod ahead;
 mod footers;
 mod outlook;
 mod reader;
+mod spans;
 
 use std::ops::Range;
 use std::path::Path;
@@ -25,6 +26,7 @@ use ahead::Courses;
 pub(crate) use footers::Footer;
 pub(crate) use outlook::Outlook;
 pub use reader::ArrayReader;
+use spans::{Elsewhere, Spans};
 
 use crate::Error;
 use crate::budget::Budget;
@@ -349,7 +351,7 @@ impl Fetcher {
             let chunk = slice(&bytes, wanted.range.start - start..wanted.range.end - start);
             wanted
                 .verify(&chunk)
-                .map_err(|error| array.corrupt(row, error))?;
+                .map_err(|error| array.altered(row, error))?;
             // A slice would keep the whole group's memory alive in the cache.
             let chunk = if bytes.len() == chunk.len() {
                 chunk
@@ -424,6 +426,43 @@ impl Fetcher {
         }
     }
 
+    /// The same array, whose chunks in files elsewhere are read several at once, given the rows one
+    /// read needs in the order it needs them.
+    pub(crate) fn sharing<'a>(
+        &self,
+        array: &ArrayReader,
+        rows: impl Iterator<Item = &'a ChunkRow>,
+    ) -> ArrayReader {
+        let spans = Spans::new(rows, self.costs, |hash| self.is_new(hash));
+        ArrayReader {
+            spans: (!spans.is_empty()).then(|| Arc::new(spans)),
+            ..array.clone()
+        }
+    }
+
+    /// Bytes of a chunk in a file elsewhere, read with its neighbours if they are wanted too.
+    async fn request_elsewhere(
+        &self,
+        array: &ArrayReader,
+        row: &ChunkRow,
+        range: Range<u64>,
+        elsewhere: &Elsewhere<'_>,
+    ) -> Result<Bytes, Error> {
+        let start = elsewhere.range.start;
+        let wanted = start + range.start..start + range.end;
+        if let Some(span) = array.spans.as_ref().and_then(|spans| spans.of(row)) {
+            let read = async {
+                self.counters.request(span.range.end - span.range.start);
+                array.node.original_bytes(row, span.range.clone()).await
+            };
+            if let Some(bytes) = span.part(&wanted, read).await? {
+                return Ok(bytes);
+            }
+        }
+        self.counters.request(range.end - range.start);
+        Ok(array.node.chunk_bytes(row, range).await?)
+    }
+
     /// Bytes of an object, not verified; asks a second time if the store is slow to answer.
     async fn request(
         &self,
@@ -434,6 +473,9 @@ impl Fetcher {
         let read = || array.node.chunk_bytes(row, range.clone());
         if is_inline(row) {
             return Ok(read().await?);
+        }
+        if let Some(elsewhere) = Elsewhere::of(row) {
+            return self.request_elsewhere(array, row, range, &elsewhere).await;
         }
         self.counters.request(range.end - range.start);
         let Some(patience) = self.costs.patience(range.end - range.start) else {

@@ -1,10 +1,12 @@
 //! What is at hand, and what reading the rest would cost.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use storage::ChunkRow;
 
-use super::{ArrayReader, Fetcher, Footer, Wanted, is_inline, stored};
+use super::{ArrayReader, Fetcher, Footer, Spans, Wanted, is_inline, stored};
 use crate::disk::Kind;
 
 /// What is at hand of the inner chunks a plan needs of one stored chunk, and what it takes to read
@@ -22,7 +24,55 @@ pub(crate) struct Outlook {
     pub(crate) stored: u64,
 }
 
+/// Requests that several chunks in files elsewhere share, each counted once.
+pub(crate) struct SharedRequests {
+    now: Spans,
+    cold: Spans,
+    /// The spans that were counted, by where they are in memory.
+    counted: HashSet<usize>,
+}
+
+impl SharedRequests {
+    /// Corrects what one chunk was taken to cost by itself.
+    pub(crate) fn settle(
+        &mut self,
+        row: &ChunkRow,
+        outlook: &mut Outlook,
+        (cold, cold_bytes): &mut (u64, u64),
+    ) {
+        if outlook.requests > 0
+            && let Some((count, bytes)) = once(&self.now, row, &mut self.counted)
+        {
+            (outlook.requests, outlook.request_bytes) = (count, bytes);
+        }
+        if let Some((count, bytes)) = once(&self.cold, row, &mut self.counted) {
+            (*cold, *cold_bytes) = (count, bytes);
+        }
+    }
+}
+
+/// What a span costs the first time, nothing after that; `None` for a chunk that shares none.
+fn once(spans: &Spans, row: &ChunkRow, counted: &mut HashSet<usize>) -> Option<(u64, u64)> {
+    let span = spans.of(row)?;
+    Some(match counted.insert(Arc::as_ptr(span).addr()) {
+        true => (1, span.range.end - span.range.start),
+        false => (0, 0),
+    })
+}
+
 impl Fetcher {
+    /// The requests that these chunks, in the order in which they are read, share.
+    pub(crate) fn shared_requests<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a ChunkRow> + Clone,
+    ) -> SharedRequests {
+        SharedRequests {
+            now: Spans::new(rows.clone(), self.costs, |hash| self.is_new(hash)),
+            cold: Spans::new(rows, self.costs, |_| true),
+            counted: HashSet::new(),
+        }
+    }
+
     /// What [`Fetcher::locate`] would find and what reading the rest would cost, given the footer.
     pub(crate) fn outlook(
         &self,

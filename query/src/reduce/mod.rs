@@ -195,8 +195,9 @@ impl Engine {
             return Ok((tensors(answers.collect::<Result<_, Error>>()?), 0.0));
         }
         let rows = Arc::new(self.rows(array, &plan).await?);
+        let reads = plan.reads_by(pass::order(&aggregation.roles));
         let mut job = Job {
-            array: array.clone(),
+            array: self.sharing(array, &rows, reads),
             decode,
             decoder,
             decoded,

@@ -12,17 +12,23 @@ use crate::concurrent::{self, Work};
 use crate::costs::CONCURRENT_REQUESTS;
 use crate::engine::{Engine, numbers};
 use crate::fetch::ArrayReader;
+use crate::measure::Role;
 use crate::plan::ChunkRead;
 use crate::work::Window;
+
+/// The axes in the order in which a pass goes through stored chunks: those that stay come first, so
+/// that chunks that share kept cells come after each other.
+pub(super) fn order(roles: &[Role]) -> Vec<usize> {
+    let (kept, gone): (Vec<usize>, Vec<usize>) =
+        (0..roles.len()).partition(|&axis| roles[axis].is_kept());
+    [kept, gone].concat()
+}
 
 impl Engine {
     /// Works off all stored chunks of a job: those that share kept cells after each other.
     pub(super) async fn pass(&self, job: &Arc<Job>) -> Result<(), Error> {
         let window = Window::new(self.window_bytes(&job.array, &job.plan));
-        let axes = 0..job.aggregation.roles.len();
-        let (kept, gone): (Vec<usize>, Vec<usize>) =
-            axes.partition(|&axis| job.aggregation.roles[axis].is_kept());
-        let order = [kept, gone].concat();
+        let order = order(&job.aggregation.roles);
         let work = job
             .plan
             .reads_by(order)
