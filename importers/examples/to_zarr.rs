@@ -4,12 +4,13 @@
 //! cargo run -p importers --example to_zarr -- SOURCE DESTINATION.zarr [SKIP,…]
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use array::NodePath;
-use importers::{Access, ImportOptions, Lengths, default_codecs, export_zarr, import};
+use importers::export::export_zarr;
+use importers::{ImportOptions, import};
 use query::{Engine, Settings};
-use storage::{Repository, Store};
+use storage::{AllowList, Externals, Repository, Store};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -22,24 +23,13 @@ async fn main() -> Result<(), Error> {
         _ => return Err("give a SOURCE and a DESTINATION".into()),
     };
     let repository = Repository::create(Store::open("memory://")?.under("file"), "example").await?;
+    let names = skip.split(',').filter(|name| !name.is_empty());
     let options = ImportOptions {
-        source: PathBuf::from(source),
-        group: NodePath::root(),
-        branch: "main".parse()?,
-        author: "example".into(),
-        message: String::new(),
-        access: Access::default(),
-        inner_lengths: Lengths::default(),
-        shard_lengths: Lengths::default(),
-        codecs: default_codecs(),
-        skip: skip
-            .split(',')
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect(),
-        memory_bytes: 192 << 20,
+        skip: names.map(str::to_owned).collect(),
+        ..ImportOptions::new(vec![source.clone()], "main".parse()?)
     };
-    let imported = import(&repository, &options, &|_| {}).await?;
+    let files = Externals::new(AllowList::everything());
+    let imported = import(&repository, &options, &files, &|_| {}).await?;
     let snapshot = repository.snapshot(imported.commit).await?;
     let engine = Engine::new(Settings::default())?;
     let root = snapshot.node(&NodePath::root()).await?;

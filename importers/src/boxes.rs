@@ -55,6 +55,66 @@ pub(crate) fn fit(
     }
 }
 
+/// The elements of `target`: those of the parts that cover it, which do not overlap, and `fill`
+/// elsewhere.
+///
+/// # Errors
+/// [`Error::Array`] if `target` is too large for memory.
+pub(crate) fn assemble(
+    data_type: &DataType,
+    fill: &[u8],
+    parts: &[(&Region, &Elements)],
+    target: &Region,
+) -> Result<Elements, Error> {
+    let count = shape::elements(target.shape())?;
+    let mut whole = Elements::repeat(data_type, fill, count)?;
+    let mut texts: Vec<&[u8]> = match &whole {
+        Elements::Fixed(_) => Vec::new(),
+        Elements::Variable(_) => vec![fill; count as usize],
+    };
+    for (covered, elements) in parts {
+        let runs = Runs::of(&covered.intersect(target), covered, target);
+        match (elements, &mut whole) {
+            (Elements::Fixed(bytes), Elements::Fixed(out)) => {
+                let (size, length) = (fill.len(), runs.length as usize * fill.len());
+                runs.for_each(|from, to| {
+                    let (from, to) = (from as usize * size, to as usize * size);
+                    out[to..to + length].copy_from_slice(&bytes[from..from + length]);
+                });
+            }
+            (Elements::Variable(values), _) => runs.for_each(|from, to| {
+                for nth in 0..runs.length {
+                    let value = values.get((from + nth) as usize);
+                    texts[(to + nth) as usize] = value.unwrap_or_default();
+                }
+            }),
+            // Parts have the data type of the whole.
+            _ => {}
+        }
+    }
+    Ok(match whole {
+        Elements::Variable(_) => Elements::Variable(texts.into_iter().collect()),
+        fixed => fixed,
+    })
+}
+
+/// Copies the elements of `element_bytes` that two boxes share, from one to the other.
+#[cfg(feature = "hdf5")]
+pub(crate) fn copy(
+    element_bytes: usize,
+    from: &[u8],
+    from_box: &Region,
+    to: &mut [u8],
+    to_box: &Region,
+) {
+    let runs = Runs::of(&from_box.intersect(to_box), from_box, to_box);
+    let length = runs.length as usize * element_bytes;
+    runs.for_each(|at, place| {
+        let (at, place) = (at as usize * element_bytes, place as usize * element_bytes);
+        to[place..place + length].copy_from_slice(&from[at..at + length]);
+    });
+}
+
 /// The runs of neighbours that a box has in common with two C-order boxes.
 struct Runs {
     /// Elements of a run; 0 if there are none.
@@ -167,6 +227,32 @@ mod tests {
                     "{covered:?} {target:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn parts_make_a_whole() {
+        let array = [3, 4, 5];
+        let parts = [
+            region(&[0, 0, 0], &[3, 2, 5]),
+            region(&[0, 2, 2], &[3, 2, 3]),
+        ];
+        let elements = parts
+            .each_ref()
+            .map(|part| Elements::Fixed(numbered(&array, part, part)));
+        let known: Vec<_> = parts.iter().zip(&elements).collect();
+        for target in [
+            region(&[0, 0, 0], &[3, 4, 5]),
+            region(&[1, 1, 1], &[1, 2, 3]),
+        ] {
+            let whole = assemble(&DataType::UInt8, &[255], &known, &target).unwrap();
+            let has = |at: &[u64]| parts.iter().any(|part| part.contains_position(at));
+            let all = numbered(&array, &target, &target);
+            let wanted = target
+                .positions()
+                .zip(all)
+                .map(|(at, n)| if has(&at) { n } else { 255 });
+            assert_eq!(whole, Elements::Fixed(wanted.collect()), "{target}");
         }
     }
 

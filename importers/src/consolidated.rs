@@ -12,10 +12,23 @@ use storage::Node;
 ///
 /// `nodes` holds at least all nodes below `node`.
 pub fn document_with_members(node: &Node, nodes: &[Node]) -> Vec<u8> {
-    if let Node::Array(_) = node {
-        return node.document().to_vec();
-    }
     document_with_members_as(node, nodes, Clone::clone)
+}
+
+/// The `zarr.json` of a node as plain Zarr clients get it, without what is below it.
+pub fn shown_document(node: &Node) -> Vec<u8> {
+    match readable(node.metadata()) {
+        Some(shown) => shown.canonical_bytes(),
+        None => node.document().to_vec(),
+    }
+}
+
+/// The metadata to show of an array whose codecs Zarr clients do not know.
+fn readable(metadata: &NodeMetadata) -> Option<NodeMetadata> {
+    match metadata {
+        NodeMetadata::Array(array) => codecs::served(array).map(NodeMetadata::Array),
+        NodeMetadata::Group(_) => None,
+    }
 }
 
 /// The same, each node with the metadata that `show` makes of its own.
@@ -24,31 +37,45 @@ pub fn document_with_members_as(
     nodes: &[Node],
     show: impl Fn(&NodeMetadata) -> NodeMetadata,
 ) -> Vec<u8> {
+    let show = |metadata: &NodeMetadata| {
+        let shown = show(metadata);
+        readable(&shown).unwrap_or(shown)
+    };
     let shown = show(node.metadata());
-    if let NodeMetadata::Array(_) = &shown {
-        return shown.canonical_bytes();
+    if matches!(node, Node::Array(_)) && shown == *node.metadata() {
+        return node.document().to_vec();
     }
     let own = node.path().as_str();
-    let mut metadata = Map::new();
-    for other in nodes {
+    let below = nodes.iter().filter_map(|other| {
         let below = match other.path().as_str().strip_prefix(own) {
             Some(rest) if own.is_empty() => rest,
             Some(rest) => rest.strip_prefix('/').unwrap_or_default(),
             None => "",
         };
-        if below.is_empty() {
-            continue;
-        }
-        let shown = show(other.metadata());
+        (!below.is_empty()).then(|| (below.to_owned(), show(other.metadata())))
+    });
+    consolidated(&shown, below)
+}
+
+/// The `zarr.json` of a node with the metadata of what is below it, given by its path from there.
+pub(crate) fn consolidated(
+    own: &NodeMetadata,
+    below: impl Iterator<Item = (String, NodeMetadata)>,
+) -> Vec<u8> {
+    if let NodeMetadata::Array(_) = own {
+        return own.canonical_bytes();
+    }
+    let mut metadata = Map::new();
+    for (path, shown) in below {
         let opens = match &shown {
             NodeMetadata::Array(array) => opens_in_zarr_python(array),
             NodeMetadata::Group(_) => true,
         };
         if opens {
-            metadata.insert(below.to_owned(), shown.to_json());
+            metadata.insert(path, shown.to_json());
         }
     }
-    let mut document = shown.to_json();
+    let mut document = own.to_json();
     document["consolidated_metadata"] =
         json!({ "kind": "inline", "must_understand": false, "metadata": Value::Object(metadata) });
     array::json::canonical_bytes(&document)

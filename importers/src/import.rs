@@ -1,8 +1,12 @@
-//! Imports: a source file becomes one commit.
+//! Imports: source files become one commit.
 //!
 //! ```text
-//! open ─► stage groups and arrays ─► fill_arrays: every shard read, encoded, stored ─► commit
+//! find ─► open, join ─► stage groups and arrays ─► every shard read, encoded, stored ─► commit
+//!                                                └► or its place and hash noted
 //! ```
+//!
+//! [`import()`] does all of it in one go. Whoever may be interrupted takes the steps of an [`Import`]
+//! in a shared transaction, and goes on with one that has been staged.
 //!
 //! Nothing is visible before the commit, so a failed import leaves the log as it was. Nothing of
 //! the file is lost silently: what has no place in Zarr fails the import unless the user names it
@@ -12,23 +16,35 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use array::{CodecMetadata, GroupMetadata, NodePath};
+use array::{ArrayMetadata, DataType, GroupMetadata, NodePath};
 use codecs::ArrayCodec;
 use serde_json::{Map, Value, json};
-use storage::{CommitId, CommitOptions, RefName, Repository, Transaction};
+use storage::Externals;
+use storage::{CommitId, CommitOptions, RefName, Repository, Snapshot, Transaction};
 
 use crate::Error;
-use crate::chunking::{self, Access, Lengths};
-use crate::fill_arrays::{Progress, Target, fill_arrays};
+use crate::append::Existing;
+use crate::chunking::{self, Access, Lengths, Wishes};
+use crate::compression::{self, Codec, Trial};
+use crate::fill_arrays::{Progress, Staging, Target, fill_arrays};
+use crate::joined::{self, JoinOptions, Joined, Order};
+use crate::kept;
+use crate::origin::{self, Origins, Stamp};
+use crate::reference::{Copied, Original, Referring, divide, refer};
 use crate::skip::{Skip, source_path};
-use crate::source::{Source, Variable};
+use crate::source::Variable;
 use crate::zarr::{self, Dropped};
+
+/// Names of files that a commit lists; the others are counted.
+const MAX_LISTED_FILES: usize = 256;
 
 /// What to import, where to, and how.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
-    /// The source file.
-    pub source: PathBuf,
+    /// Paths, URLs and patterns of the sources, in order.
+    pub sources: Vec<String>,
+    /// How several are joined, and whether arrays that exist are appended to.
+    pub join: JoinOptions,
     /// The group to import into; created if it is missing.
     pub group: NodePath,
     /// The branch to commit to.
@@ -43,12 +59,46 @@ pub struct ImportOptions {
     pub inner_lengths: Lengths,
     /// Lengths of shards by dimension name.
     pub shard_lengths: Lengths,
-    /// What compresses inner chunks.
-    pub codecs: Vec<CodecMetadata>,
+    /// What compresses inner chunks of new arrays; the default codec, or that of a Zarr source, if
+    /// `None`.
+    pub codec: Option<Codec>,
+    /// Whether to tell how codecs do on a sample of each variable, also where none is chosen by it.
+    pub explain_codec: bool,
     /// What to leave out: variables by path or name, attributes by `path@name`.
     pub skip: BTreeSet<String>,
     /// Bytes of shards in memory at once.
     pub memory_bytes: u64,
+    /// Refers to chunks where they are instead of copying them.
+    pub by_reference: Option<ByReference>,
+}
+
+impl ImportOptions {
+    /// All of the sources into the root of a branch, copied, as `quarr` with 192 MiB.
+    pub fn new(sources: Vec<String>, branch: RefName) -> Self {
+        Self {
+            sources,
+            join: JoinOptions::default(),
+            group: NodePath::root(),
+            branch,
+            author: "quarr".into(),
+            message: String::new(),
+            access: Access::default(),
+            inner_lengths: Lengths::default(),
+            shard_lengths: Lengths::default(),
+            codec: None,
+            explain_codec: false,
+            skip: BTreeSet::new(),
+            memory_bytes: 192 << 20,
+            by_reference: None,
+        }
+    }
+}
+
+/// How chunks are referred to.
+#[derive(Clone, Debug, Default)]
+pub struct ByReference {
+    /// Computes the statistics of chunks, which takes decoding them.
+    pub statistics: bool,
 }
 
 /// What an import did.
@@ -62,63 +112,361 @@ pub struct Imported {
     pub bytes: u64,
     /// Attributes that were left out.
     pub dropped: Vec<Dropped>,
+    /// Of an import by reference, arrays whose values were copied.
+    pub copied: Vec<Copied>,
+    /// What else was left out, one sentence each.
+    pub warnings: Vec<String>,
+    /// How codecs did on samples of new arrays, where that was looked at.
+    pub trials: Vec<(NodePath, Vec<Trial>)>,
 }
 
-/// Checks whatever can be checked without a repository: that the file can be read, that the options
-/// fit it, and that everything in it has a place. Blocks.
+/// An array as an import would leave it.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Its path.
+    pub path: NodePath,
+    /// Type of its elements.
+    pub data_type: DataType,
+    /// Its shape, after the import.
+    pub shape: Vec<u64>,
+    /// Shape of inner chunks.
+    pub inner: Vec<u64>,
+    /// Shape of shards.
+    pub shard: Vec<u64>,
+    /// Stored objects that are written, those that are all fill value included.
+    pub objects: u64,
+    /// Dimension and length before, of an array that is appended to.
+    pub appended: Option<(usize, u64)>,
+    /// What compresses inner chunks; `None` for an array that exists or is taken over from Zarr, which
+    /// keeps its own.
+    pub codec: Option<String>,
+    /// Uncompressed bytes that are written.
+    pub bytes: u64,
+    /// What they are compressed to, by a sample; `None` if nothing was sampled.
+    pub estimated_bytes: Option<u64>,
+    /// How codecs did on a sample.
+    pub trials: Vec<Trial>,
+}
+
+/// Checks whatever can be checked without a repository: that the files can be read and joined, that
+/// the options fit them, and that everything in them has a place.
 ///
 /// # Errors
 /// Those of [`import()`] that do not come from the repository or from values.
-pub fn check(options: &ImportOptions) -> Result<(), Error> {
-    Plan::new(options).map(drop)
+pub async fn check(options: &ImportOptions, files: &Externals) -> Result<(), Error> {
+    // Which codec is best is for the import to find out.
+    let options = ImportOptions {
+        codec: None,
+        explain_codec: false,
+        ..options.clone()
+    };
+    let sources = Sources::find(&options, files, &|_, _| {}).await?;
+    blocking(move || Plan::new(sources.origins, &options, None).map(drop)).await
 }
 
-/// Imports a file into `repository`.
+/// What an import would make; nothing is written. Without a repository, what it would make in an
+/// empty one.
 ///
 /// # Errors
-/// What is wrong with the file or the options; [`Error::Storage`] if a node of the same name is
-/// there already or the commit failed. The branch is unchanged then.
+/// Those of [`import()`] that do not come from values or from the commit.
+pub async fn dry_run(
+    repository: Option<&Repository>,
+    options: &ImportOptions,
+    files: &Externals,
+) -> Result<Vec<Planned>, Error> {
+    let mut wanted = options.clone();
+    // The sample says how large the arrays will be.
+    wanted.explain_codec = true;
+    let sources = Sources::find(&wanted, files, &|_, _| {}).await?;
+    let import = match repository {
+        None => Import::plan(sources, &wanted, None).await?,
+        Some(repository) => {
+            let transaction = Transaction::begin(repository, &options.branch).await?;
+            Import::plan(sources, &wanted, Some(transaction.base())).await?
+        }
+    };
+    import.plan.planned()
+}
+
+/// Imports files into `repository`.
+///
+/// # Errors
+/// What is wrong with the files or the options; [`Error::Misfit`] for a file that does not go
+/// together with the others or with what is there; [`Error::Storage`] if the commit failed. The
+/// branch is unchanged then.
 pub async fn import(
     repository: &Repository,
     options: &ImportOptions,
+    files: &Externals,
     progress: &(dyn Fn(&Progress) + Send + Sync),
 ) -> Result<Imported, Error> {
-    let wanted = options.clone();
-    let plan = blocking(move || Plan::new(&wanted)).await?;
+    let sources = Sources::find(options, files, &|_, _| {}).await?;
     let transaction = Arc::new(Transaction::begin(repository, &options.branch).await?);
-    plan.stage(&transaction).await?;
-    let memory = options.memory_bytes;
-    let bytes = fill_arrays(&plan.source, &transaction, &plan.arrays, memory, progress).await?;
+    let import = Import::plan(sources, options, Some(transaction.base())).await?;
+    import.stage(&transaction).await?;
+    let staging = Staging::Own(transaction.clone());
+    let bytes = import.fill(&staging, progress).await?;
+    drop(staging);
     let transaction = Arc::into_inner(transaction).ok_or(Error::Cancelled)?;
-    let commit = transaction
-        .commit(commit_options(options, plan.source.format(), &plan.dropped))
-        .await?;
+    let commit = transaction.commit(import.commit_options()).await?;
     Ok(Imported {
         commit,
-        arrays: plan.arrays.into_iter().map(|array| array.path).collect(),
+        arrays: import.arrays().cloned().collect(),
         bytes,
-        dropped: plan.dropped,
+        warnings: import.warnings(),
+        dropped: import.plan.dropped,
+        copied: import.plan.copied,
+        trials: import.plan.trials,
     })
 }
 
-/// What becomes of a file: the groups and arrays to make of it.
+/// The sources of an import, found.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    origins: Origins,
+    files: Externals,
+}
+
+impl Sources {
+    /// Finds what the sources of an import name, and fetches it where it has to be. `fetched` is
+    /// called with bytes fetched so far and in all.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if they name nothing; [`Error::Storage`] if one may not be read or cannot
+    /// be; [`Error::Read`] and [`Error::Malformed`] for a source that is not what it should be.
+    pub async fn find(
+        options: &ImportOptions,
+        files: &Externals,
+        fetched: &(dyn Fn(u64, u64) + Send + Sync),
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            origins: origin::find(&options.sources, files, fetched).await?,
+            files: files.clone(),
+        })
+    }
+
+    /// What each was when it was found, in order.
+    pub fn stamps(&self) -> &[Stamp] {
+        &self.origins.stamps
+    }
+}
+
+/// An import whose sources were found good, to be done in steps.
+pub struct Import {
+    options: ImportOptions,
+    plan: Plan,
+    /// Of an import by reference.
+    original: Option<Original>,
+    files: Externals,
+}
+
+impl std::fmt::Debug for Import {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Import")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Import {
+    /// Plans what becomes of the sources over what is in `base`, or nothing. The same sources,
+    /// options and base give the same plan.
+    ///
+    /// # Errors
+    /// What is wrong with the sources or the options; [`Error::Misfit`] for a file that does not go
+    /// together with the others or with what is there.
+    pub async fn plan(
+        sources: Sources,
+        options: &ImportOptions,
+        base: Option<&Snapshot>,
+    ) -> Result<Self, Error> {
+        let Sources { origins, files } = sources;
+        let location = match (origins.stamps.as_slice(), &options.by_reference) {
+            (_, None) => None,
+            ([one], Some(_)) if options.join.append.is_none() => Some(one.source.clone()),
+            _ => {
+                return Err(Error::Option {
+                    option: "--by-reference",
+                    reason: "it takes one file, and new arrays: import each file into a group of its own, \
+                             or join copies"
+                        .into(),
+                });
+            }
+        };
+        let mut plan = Plan::checked(base, origins, options.clone()).await?;
+        let mut original = None;
+        if let Some(location) = location {
+            let (local, url) = match plan.joined.source.reader().copy() {
+                Some((local, url)) => (local.to_owned(), url.to_owned()),
+                None => (PathBuf::from(&location), location),
+            };
+            let opened = Original::open(&files, &url, &local).await?;
+            let (divided, file) = blocking(move || {
+                plan.refer_to(&opened);
+                Ok((plan, opened))
+            })
+            .await?;
+            plan = divided;
+            original = Some(file);
+        }
+        Ok(Self {
+            options: options.clone(),
+            plan,
+            original,
+            files,
+        })
+    }
+
+    /// Paths of the arrays.
+    pub fn arrays(&self) -> impl Iterator<Item = &NodePath> {
+        self.plan.paths.iter()
+    }
+
+    /// Attributes that are left out.
+    pub fn dropped(&self) -> &[Dropped] {
+        &self.plan.dropped
+    }
+
+    /// Of an import by reference, arrays whose values are copied.
+    pub fn copied(&self) -> &[Copied] {
+        &self.plan.copied
+    }
+
+    /// What else is left out, one sentence each; complete when all was read.
+    pub fn warnings(&self) -> Vec<String> {
+        self.plan.joined.source.warnings()
+    }
+
+    /// How codecs did on samples of new arrays, where that was looked at.
+    pub fn trials(&self) -> &[(NodePath, Vec<Trial>)] {
+        &self.plan.trials
+    }
+
+    /// Stages the groups and the arrays, still without chunks.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if a node of the same name is there.
+    pub async fn stage(&self, transaction: &Transaction) -> Result<(), Error> {
+        self.plan.stage(transaction).await
+    }
+
+    /// Checks that `transaction` has staged the arrays of this import and not others.
+    ///
+    /// # Errors
+    /// [`Error::BegunOtherwise`].
+    pub async fn check_staged(&self, transaction: &Transaction) -> Result<(), Error> {
+        for (path, metadata) in self.plan.new_metadata() {
+            let staged = transaction.array(path).await;
+            let staged = staged.map_err(|error| Error::BegunOtherwise {
+                reason: error.to_string(),
+            })?;
+            if staged.metadata().to_json() != metadata.to_json() {
+                let reason = format!("array {path} has other metadata");
+                return Err(Error::BegunOtherwise { reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads, encodes and stores every shard that is not there yet; gives the uncompressed bytes of
+    /// all. It can be dropped at any time; what a shared transaction has staged stays.
+    ///
+    /// # Errors
+    /// What is wrong with the values of the sources; [`Error::Storage`] if the store failed.
+    pub async fn fill(
+        &self,
+        staging: &Staging,
+        progress: &(dyn Fn(&Progress) + Send + Sync),
+    ) -> Result<u64, Error> {
+        let plan = &self.plan;
+        let source = &plan.joined.source;
+        let memory = self.options.memory_bytes;
+        let mut bytes = fill_arrays(source, staging, &plan.arrays, memory, progress).await?;
+        if let (Some(original), Some(how)) = (&self.original, &self.options.by_reference) {
+            let referring = plan.referring.clone();
+            bytes += refer(
+                source,
+                staging,
+                referring,
+                original,
+                how.statistics,
+                progress,
+            )
+            .await?;
+            original.check(&self.files).await?;
+        }
+        Ok(bytes)
+    }
+
+    /// What to commit with.
+    pub fn commit_options(&self) -> CommitOptions {
+        commit_options(&self.options, &self.plan)
+    }
+}
+
+/// What becomes of the files: the groups and arrays to make of them. It depends on the files, the
+/// options and the commit it starts from alone.
 struct Plan {
-    source: Source,
+    joined: Joined,
     /// Parents first.
-    groups: Vec<(NodePath, Map<String, Value>)>,
+    groups: Vec<(NodePath, GroupMetadata)>,
+    /// Arrays to fill.
     arrays: Vec<Target>,
+    /// Those that refer to the source.
+    referring: Arc<Vec<Referring>>,
+    /// Paths of all of them.
+    paths: Vec<NodePath>,
+    copied: Vec<Copied>,
+    /// Variables that must equal arrays that exist, and their paths in the files.
+    equal: Vec<(NodePath, Variable, String)>,
     dropped: Vec<Dropped>,
+    trials: Vec<(NodePath, Vec<Trial>)>,
+    /// Codecs of new arrays.
+    codecs: Vec<(NodePath, String)>,
 }
 
 impl Plan {
-    fn new(options: &ImportOptions) -> Result<Self, Error> {
-        let source = Source::open(&options.source)?;
+    /// The plan over what the transaction starts from, with everything checked but values that are
+    /// only read when they are imported.
+    async fn checked(
+        base: Option<&Snapshot>,
+        origins: Origins,
+        options: ImportOptions,
+    ) -> Result<Self, Error> {
+        let existing = match (base, &options.join.append) {
+            (Some(base), Some(_)) => Existing::of(base, &options.group).await?.map(Arc::new),
+            _ => None,
+        };
+        let (wanted, there) = (options.clone(), existing.clone());
+        let plan = blocking(move || Plan::new(origins, &wanted, there.as_deref())).await?;
+        match (existing, base) {
+            (Some(existing), _) => plan.check_appended(&existing, &options).await?,
+            (None, Some(base)) => plan.check_new(base, &options).await?,
+            (None, None) => {}
+        }
+        Ok(plan)
+    }
+
+    fn new(
+        origins: Origins,
+        options: &ImportOptions,
+        existing: Option<&Existing>,
+    ) -> Result<Self, Error> {
+        let template = existing.map(|existing| &existing.template);
+        let joined = joined::join(origins.members, &options.join, &options.skip, template)?;
+        let source = joined.source.clone();
         let skip = Skip::new(&source, &options.skip)?;
         let mut plan = Self {
-            source: source.clone(),
+            joined,
             groups: Vec::new(),
             arrays: Vec::new(),
+            referring: Arc::default(),
+            paths: Vec::new(),
+            copied: Vec::new(),
+            equal: Vec::new(),
             dropped: Vec::new(),
+            trials: Vec::new(),
+            codecs: Vec::new(),
         };
         for group in source.groups() {
             let shown = group.path.join("/");
@@ -127,7 +475,9 @@ impl Plan {
                 .try_fold(options.group.clone(), |path, name| path.join(name))
                 .map_err(|error| no_place(format!("group {shown}"), &error))?;
             let attributes = zarr::attributes(&skip.attributes_left(&shown, &group.attributes));
-            plan.groups.push((path.clone(), attributes));
+            let extra = source.reader().group_extra(&group.path);
+            let metadata = GroupMetadata { attributes, extra };
+            plan.groups.push((path.clone(), metadata));
             for variable in &group.variables {
                 let shown = source_path(&group.path, &variable.name);
                 if skip.has(&shown) {
@@ -138,11 +488,32 @@ impl Plan {
                     .map_err(|error| no_place(format!("variable {shown}"), &error))?;
                 let mut variable = variable.clone();
                 variable.attributes = skip.attributes_left(&shown, &variable.attributes);
-                plan.array(path, variable, options)?;
+                match existing {
+                    Some(existing) => plan.existing_array(path, variable, shown, existing)?,
+                    None => plan.array(path, variable, options)?,
+                }
             }
         }
         check_dimensions(&plan.arrays, options)?;
+        plan.paths = plan.arrays.iter().map(|array| array.path.clone()).collect();
         Ok(plan)
+    }
+
+    /// Has those arrays refer to the source that can. Blocks.
+    fn refer_to(&mut self, original: &Original) {
+        let targets = std::mem::take(&mut self.arrays);
+        let (referring, arrays, copied) = divide(&self.joined.source, original, targets);
+        (self.referring, self.arrays, self.copied) = (Arc::new(referring), arrays, copied);
+    }
+
+    /// The metadata that all arrays get, by path.
+    fn new_metadata(&self) -> impl Iterator<Item = (&NodePath, &ArrayMetadata)> {
+        let filled = self
+            .arrays
+            .iter()
+            .map(|array| (&array.path, &array.metadata));
+        let referring = self.referring.iter();
+        filled.chain(referring.map(|array| (&array.path, &array.metadata)))
     }
 
     fn array(
@@ -151,44 +522,192 @@ impl Plan {
         variable: Variable,
         options: &ImportOptions,
     ) -> Result<(), Error> {
-        let chunking = chunking::choose(
+        let source = self.joined.source.clone();
+        let own = source.reader().zarr(&variable);
+        if let Some(own) = own
+            && kept::keeps_chunks(options)
+        {
+            let metadata = kept::metadata(own, &variable);
+            return self.fill_later(path, variable, metadata, true);
+        }
+        let wishes = Wishes {
+            access: options.access,
+            inner: &options.inner_lengths,
+            shards: &options.shard_lengths,
+            grows: source.grows(&variable),
+        };
+        let chunking = chunking::advise(&variable, &wishes)?;
+        let (compressor, trials) = compression::choose(
+            &source,
             &variable,
-            options.access,
-            &options.inner_lengths,
-            &options.shard_lengths,
+            &chunking,
+            options.codec.unwrap_or_default(),
+            options.explain_codec,
         )?;
-        let (metadata, dropped) =
-            zarr::metadata(&path.to_string(), &variable, &chunking, &options.codecs)?;
-        self.dropped.extend(dropped);
-        let codec = ArrayCodec::new(&metadata)?;
+        let codecs = compressor.codecs(&variable.data_type);
+        let metadata = match own {
+            Some(own) => kept::cut_anew(own, &variable, &chunking, &codecs)?,
+            None => {
+                let shown = path.to_string();
+                let (metadata, dropped) = zarr::metadata(&shown, &variable, &chunking, &codecs)?;
+                self.dropped.extend(dropped);
+                metadata
+            }
+        };
+        self.codecs.push((path.clone(), compressor.to_string()));
+        if !trials.is_empty() {
+            self.trials.push((path.clone(), trials));
+        }
+        self.fill_later(path, variable, metadata, false)
+    }
+
+    fn fill_later(
+        &mut self,
+        path: NodePath,
+        variable: Variable,
+        metadata: ArrayMetadata,
+        keeps_chunks: bool,
+    ) -> Result<(), Error> {
         self.arrays.push(Target {
+            codec: ArrayCodec::new(&metadata)?,
             path,
             variable,
             metadata,
-            codec,
+            keeps_chunks,
+            appended: None,
         });
+        Ok(())
+    }
+
+    /// A variable that fits the array at `path`, as joining has checked.
+    fn existing_array(
+        &mut self,
+        path: NodePath,
+        variable: Variable,
+        shown: String,
+        existing: &Existing,
+    ) -> Result<(), Error> {
+        let dimension = self.joined.dimension.as_deref().unwrap_or_default();
+        match existing.extended(&path, dimension, &variable)? {
+            Some((metadata, appended)) => {
+                let codec = ArrayCodec::new(&metadata)?;
+                self.arrays.push(Target {
+                    path,
+                    variable,
+                    metadata,
+                    codec,
+                    keeps_chunks: false,
+                    appended: Some(appended),
+                });
+            }
+            None => self.equal.push((path, variable, shown)),
+        }
+        Ok(())
+    }
+
+    /// Checks that what is new goes together with what is there.
+    async fn check_appended(
+        &self,
+        existing: &Existing,
+        options: &ImportOptions,
+    ) -> Result<(), Error> {
+        let appended = self.arrays.iter();
+        existing.check_lengths(
+            appended.filter_map(|target| Some((&target.path, target.appended.as_ref()?))),
+        )?;
+        for (path, variable, shown) in &self.equal {
+            let units = self.joined.units.get(shown);
+            existing
+                .check_equal(path, &self.joined, variable, units)
+                .await?;
+        }
+        if options.join.order == Order::Unchecked || options.join.new_dim.is_some() {
+            return Ok(());
+        }
+        for target in &self.arrays {
+            let path = target.path.as_str().strip_prefix(options.group.as_str());
+            let path = path.unwrap_or_default().trim_start_matches('/');
+            let units = self.joined.units.get(path);
+            existing
+                .check_order(&target.path, &self.joined, &target.variable, units)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing is in the way of new arrays.
+    async fn check_new(&self, base: &Snapshot, options: &ImportOptions) -> Result<(), Error> {
+        for array in &self.arrays {
+            if base.find(&array.path).await?.is_some() {
+                let reason = match &options.join.append {
+                    None => "import with --append DIM to make it longer, or into another group",
+                    Some(_) => "import into another group",
+                };
+                let reason = format!("{} exists already: {reason}", array.path);
+                return Err(Error::Option {
+                    option: "--to",
+                    reason,
+                });
+            }
+        }
         Ok(())
     }
 
     /// Stages the groups and the arrays, still without chunks.
     async fn stage(&self, transaction: &Transaction) -> Result<(), Error> {
-        for (path, attributes) in &self.groups {
-            // The attributes of a group that exists are kept unless the file has its own.
+        let appends = self.arrays.iter().any(|array| array.appended.is_some());
+        for (path, metadata) in &self.groups {
+            // The attributes of a group that exists are kept unless the file has its own, which is
+            // not more of the same.
             let exists = transaction.base().find(path).await?.is_some();
-            if !exists || !attributes.is_empty() {
-                let metadata = GroupMetadata {
-                    attributes: attributes.clone(),
-                    extra: Map::new(),
-                };
-                transaction.put_group(path, metadata).await?;
+            if !exists || *metadata != GroupMetadata::default() && !appends {
+                transaction.put_group(path, metadata.clone()).await?;
             }
         }
         for array in &self.arrays {
-            transaction
-                .create_array(&array.path, array.metadata.clone())
-                .await?;
+            let metadata = array.metadata.clone();
+            match array.appended {
+                None => transaction.create_array(&array.path, metadata).await?,
+                // It only becomes longer: no cell is cut off.
+                Some(_) => {
+                    transaction
+                        .set_array_metadata(&array.path, metadata)
+                        .await?;
+                }
+            }
+        }
+        for array in self.referring.iter() {
+            let metadata = array.metadata.clone();
+            transaction.create_array(&array.path, metadata).await?;
         }
         Ok(())
+    }
+
+    fn planned(self) -> Result<Vec<Planned>, Error> {
+        let mut planned = Vec::with_capacity(self.arrays.len());
+        let mut trials = self.trials.into_iter().peekable();
+        let mut codecs = self.codecs.into_iter().peekable();
+        for target in self.arrays {
+            let tried = trials.next_if(|(path, _)| *path == target.path);
+            let trials = tried.map(|(_, trials)| trials).unwrap_or_default();
+            let codec = codecs.next_if(|(path, _)| *path == target.path);
+            let bytes = target.bytes(&target.variable.shape);
+            let chosen = trials.iter().find(|trial| trial.chosen);
+            planned.push(Planned {
+                objects: target.shards()?.shape().iter().product(),
+                data_type: target.variable.data_type.clone(),
+                shape: target.metadata.shape().to_vec(),
+                inner: target.codec.inner_shape().to_vec(),
+                shard: target.codec.chunk_shape().to_vec(),
+                appended: target.appended.map(|to| (to.axis, to.start)),
+                codec: codec.map(|(_, codec)| codec),
+                estimated_bytes: chosen.map(|trial| (bytes as f64 / trial.ratio()) as u64),
+                path: target.path,
+                bytes,
+                trials,
+            });
+        }
+        Ok(planned)
     }
 }
 
@@ -221,20 +740,35 @@ fn check_dimensions(targets: &[Target], options: &ImportOptions) -> Result<(), E
     Ok(())
 }
 
-fn commit_options(options: &ImportOptions, format: &str, dropped: &[Dropped]) -> CommitOptions {
-    let file = options
-        .source
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+fn commit_options(options: &ImportOptions, plan: &Plan) -> CommitOptions {
+    let joined = &plan.joined;
     let mut properties = Map::new();
     properties.insert(
         "importer".into(),
         json!(format!("quarr {}", env!("CARGO_PKG_VERSION"))),
     );
-    properties.insert("source".into(), json!(file));
-    properties.insert("source_format".into(), json!(format));
-    if !dropped.is_empty() {
+    let first = joined.files.first().cloned().unwrap_or_default();
+    let others = joined.files.len().saturating_sub(1);
+    if others == 0 {
+        properties.insert("source".into(), json!(first));
+    } else {
+        let listed = &joined.files[..joined.files.len().min(MAX_LISTED_FILES)];
+        properties.insert("sources".into(), json!(listed));
+        properties.insert("source_count".into(), json!(joined.files.len()));
+    }
+    properties.insert("source_format".into(), json!(joined.source.format()));
+    if let Some(dimension) = &joined.dimension {
+        properties.insert("joined_along".into(), json!(dimension));
+    }
+    if !joined.differences.is_empty() {
+        let differences = Value::Array(joined.differences.clone());
+        properties.insert("differing_attributes".into(), differences);
+    }
+    if joined.other_differences > 0 {
+        let others = json!(joined.other_differences);
+        properties.insert("differing_attributes_not_listed".into(), others);
+    }
+    if !plan.dropped.is_empty() {
         let entry = |dropped: &Dropped| {
             json!({
                 "attribute": dropped.attribute,
@@ -245,13 +779,15 @@ fn commit_options(options: &ImportOptions, format: &str, dropped: &[Dropped]) ->
         };
         properties.insert(
             "dropped_attributes".into(),
-            Value::Array(dropped.iter().map(entry).collect()),
+            Value::Array(plan.dropped.iter().map(entry).collect()),
         );
     }
-    let message = if options.message.is_empty() {
-        format!("import {file}")
-    } else {
+    let message = if !options.message.is_empty() {
         options.message.clone()
+    } else if others == 0 {
+        format!("import {first}")
+    } else {
+        format!("import {first} and {others} more")
     };
     CommitOptions {
         author: options.author.clone(),

@@ -21,12 +21,7 @@ pub(crate) struct Skip(BTreeSet<String>);
 impl Skip {
     /// Checks that the source has everything named, and nothing without a place besides.
     pub(crate) fn new(source: &Source, names: &BTreeSet<String>) -> Result<Self, Error> {
-        let skip = Self(
-            names
-                .iter()
-                .map(|n| n.trim_matches('/').to_owned())
-                .collect(),
-        );
+        let skip = Self::unchecked(names);
         let mut unknown = skip.0.clone();
         for group in source.groups() {
             let group_path = group.path.join("/");
@@ -66,14 +61,26 @@ impl Skip {
         }
     }
 
+    /// The same before it is known what the source has.
+    pub(crate) fn unchecked(names: &BTreeSet<String>) -> Self {
+        let names = names.iter().map(|name| name.trim_matches('/').to_owned());
+        Self(names.collect())
+    }
+
     pub(crate) fn has(&self, path: &str) -> bool {
         self.0.iter().any(|name| matches(name, path))
     }
 
+    /// Whether an attribute of the variable or group at `path` is left out.
+    pub(crate) fn has_attribute(&self, path: &str, name: &str) -> bool {
+        self.0.contains(&format!("{path}@{name}"))
+    }
+
     /// The attributes of a variable or group that stay.
     pub(crate) fn attributes_left(&self, path: &str, attributes: &Attributes) -> Attributes {
-        let stays = |name: &str| !self.0.contains(&format!("{path}@{name}"));
-        let left = attributes.iter().filter(|(name, _)| stays(name));
+        let left = attributes
+            .iter()
+            .filter(|(name, _)| !self.has_attribute(path, name));
         left.cloned().collect()
     }
 }

@@ -2,31 +2,41 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use array::{DataType, Elements, Region};
+use array::{ArrayMetadata, ChunkIndex, DataType, Elements, Region};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::formats::{self, START_BYTES};
 #[cfg(feature = "hdf5")]
 use crate::hdf5::Hdf5File;
-use crate::netcdf3::NetCdf3File;
+use crate::hierarchy::{Hierarchy, Keys};
+use crate::isolated::{self, IsolatedFile};
+use crate::pieces::Pieces;
+use crate::sources::stem;
 
 /// The value of an attribute, as NumPy would give it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Attribute {
     /// Text.
     Text(String),
     /// Several texts.
     Texts(Vec<String>),
     /// Integers; one stands for a scalar.
-    Integers(Vec<i128>),
+    Integers(#[serde(with = "isolated::digits")] Vec<i128>),
     /// Floats, widened; one stands for a scalar.
-    Floats(Vec<f64>),
+    Floats(#[serde(with = "isolated::bits")] Vec<f64>),
     /// Truth values; one stands for a scalar.
     Booleans(Vec<bool>),
     /// Values of several dimensions: those along the first.
     Rows(Vec<Self>),
+    /// Whatever a source in JSON has.
+    Json(Value),
 }
 
 impl Attribute {
@@ -62,7 +72,7 @@ impl Attribute {
 pub type Attributes = Vec<(String, Attribute)>;
 
 /// A variable of a source file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Variable {
     /// Name in its group.
     pub name: String,
@@ -71,6 +81,7 @@ pub struct Variable {
     /// Their lengths.
     pub shape: Vec<u64>,
     /// Type of its elements.
+    #[serde(with = "isolated::data_type")]
     pub data_type: DataType,
     /// Its attributes.
     pub attributes: Attributes,
@@ -81,7 +92,7 @@ pub struct Variable {
 }
 
 /// Something in a source file that has no place in a Zarr hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// Path of a variable, or path of a variable or group, `@`, and name of an attribute.
     pub name: String,
@@ -90,7 +101,7 @@ pub struct Refused {
 }
 
 /// A group of a source file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Group {
     /// Names from the root down; none for the root.
     pub path: Vec<String>,
@@ -109,6 +120,15 @@ pub struct Source {
     reader: Arc<dyn Reader>,
 }
 
+/// A dimension of a variable that more data is expected along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grows {
+    /// It is unlimited in the file, as most are that never grow.
+    Perhaps(usize),
+    /// The user said so.
+    Surely(usize),
+}
+
 /// What reads the values of a source, whatever its format.
 pub(crate) trait Reader: std::fmt::Debug + Send + Sync {
     /// What the format is called.
@@ -119,6 +139,80 @@ pub(crate) trait Reader: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::Read`] or [`Error::Malformed`] if the source does not give it.
     fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error>;
+
+    /// Where the values of a variable lie in the source, which is one file. Blocks.
+    ///
+    /// # Errors
+    /// Why they have to be copied.
+    fn pieces(&self, _: &Variable) -> Result<Pieces, String> {
+        Err(format!(
+            "values of {} files are not referred to",
+            self.format()
+        ))
+    }
+
+    /// What the source left out by itself, one sentence each; complete when all was read.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Members of a group's `zarr.json` that are not interpreted and kept.
+    fn group_extra(&self, _path: &[String]) -> Map<String, Value> {
+        Map::new()
+    }
+
+    /// The metadata of a variable that the source has as a Zarr array; `None` for all others, for
+    /// which the functions below are not called.
+    fn zarr(&self, _variable: &Variable) -> Option<&ArrayMetadata> {
+        None
+    }
+
+    /// Positions of the chunks there are, ascending. Blocks.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    fn stored_chunks(&self, _: &Variable) -> Result<Vec<ChunkIndex>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// The encoded bytes of a chunk; `None` if it turns out that there is none. Blocks.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    fn stored_chunk(&self, _: &Variable, _: &ChunkIndex) -> Result<Option<Bytes>, Error> {
+        Ok(None)
+    }
+
+    /// The error for a chunk that does not decode, which names its key.
+    fn chunk_error(&self, _: &Variable, _: &ChunkIndex, error: codecs::Error) -> Error {
+        error.into()
+    }
+
+    /// How a variable of this source is stored, as far as the format has such things.
+    fn storage(&self, _: &Variable) -> Storage {
+        Storage::default()
+    }
+
+    /// The dimension of a variable that more data is expected along.
+    fn grows(&self, variable: &Variable) -> Option<Grows> {
+        let unlimited = self.storage(variable).unlimited;
+        let axis = unlimited.iter().position(|&unlimited| unlimited)?;
+        Some(Grows::Perhaps(axis))
+    }
+
+    /// The copy here of a file elsewhere, and its URL, if that is what is read.
+    fn copy(&self) -> Option<(&Path, &str)> {
+        None
+    }
+}
+
+/// How a variable is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// Level of deflate, if it is compressed with that.
+    pub deflate_level: Option<u8>,
+    /// Whether each dimension can grow without limit; empty if none can.
+    pub unlimited: Vec<bool>,
 }
 
 impl Source {
@@ -129,62 +223,73 @@ impl Source {
         }
     }
 
-    /// Opens a file, whose format its first bytes tell.
+    /// Opens a file, or a directory that is a Zarr hierarchy. Its first bytes tell the format, or
+    /// for text its extension.
     ///
     /// # Errors
     /// [`Error::Read`] if it cannot be read, [`Error::Malformed`] if it is of no known format or
     /// contradicts its own, [`Error::Unsupported`] if it holds what cannot be imported.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        let name = path.file_name().unwrap_or_default();
+        Self::open_called(path, &name.to_string_lossy())
+    }
+
+    /// Opens a file that is called `name` where it comes from.
+    pub(crate) fn open_called(path: &Path, name: &str) -> Result<Self, Error> {
         let read = |source| Error::Read {
             path: path.to_owned(),
             source,
         };
-        let mut start = [0; 8];
-        let mut file = File::open(path).map_err(read)?;
-        if file.metadata().map_err(read)?.is_dir() {
-            return Err(read(std::io::ErrorKind::IsADirectory.into()));
+        let kind = std::fs::metadata(path).map_err(read)?;
+        if kind.is_dir() {
+            let opened = Hierarchy::open(Keys::Directory(path.to_owned()), &stem(name))?;
+            return opened.ok_or_else(|| Error::Malformed {
+                path: path.to_owned(),
+                reason: "it is a directory without zarr.json, .zgroup or .zarray".into(),
+            });
         }
-        let mut length = 0;
-        while length < start.len() {
-            match file.read(&mut start[length..]).map_err(read)? {
-                0 => break,
-                more => length += more,
-            }
+        if !kind.is_file() {
+            // Opening a pipe would wait for its writer.
+            return Err(read(std::io::Error::other("it is not a regular file")));
         }
-        if start.starts_with(b"CDF") {
-            let (file, groups) = NetCdf3File::open(path)?;
+        let mut start = Vec::new();
+        let file = File::open(path).map_err(read)?;
+        let mut first = (&file).take(START_BYTES);
+        first.read_to_end(&mut start).map_err(read)?;
+        match formats::of(&start, kind.len(), name) {
+            Some(format) => formats::open(format, path, name),
+            None if has_user_block(&file, kind.len()).map_err(read)? => Self::open_hdf5(path),
+            None => Err(Error::Malformed {
+                path: path.to_owned(),
+                reason: format!("it is of no known format; there are {}", formats::KNOWN),
+            }),
+        }
+    }
+
+    /// Opens an HDF5 file, in a process of its own if files are read so.
+    pub(crate) fn open_hdf5(path: &Path) -> Result<Self, Error> {
+        if let Some(command) = isolated::command() {
+            let (file, groups) = IsolatedFile::open(path, command)?;
             return Ok(Self::new(groups, file));
         }
-        if let Some(opened) = Self::open_hdf5(path, start == *b"\x89HDF\r\n\x1a\n") {
-            return opened;
-        }
-        let reason = "it is neither NetCDF-3 (starts with CDF) nor NetCDF-4 or HDF5".to_owned();
-        Err(Error::Malformed {
-            path: path.to_owned(),
-            reason,
-        })
+        Self::open_hdf5_here(path)
     }
 
-    /// Opens an HDF5 file; `None` if it is none. `is_hdf5`: its first bytes say so.
+    /// Opens an HDF5 file in this process.
     #[cfg(feature = "hdf5")]
-    fn open_hdf5(path: &Path, is_hdf5: bool) -> Option<Result<Self, Error>> {
-        // A superblock may come after a user block; the library looks for it.
-        let is_hdf5 = is_hdf5 || Hdf5File::is_hdf5(path);
-        is_hdf5.then(|| {
-            let (file, groups) = Hdf5File::open(path)?;
-            Ok(Self::new(groups, file))
-        })
+    pub(crate) fn open_hdf5_here(path: &Path) -> Result<Self, Error> {
+        let (file, groups) = Hdf5File::open(path)?;
+        Ok(Self::new(groups, file))
     }
 
+    /// Says why there is no such thing here.
     #[cfg(not(feature = "hdf5"))]
-    fn open_hdf5(path: &Path, is_hdf5: bool) -> Option<Result<Self, Error>> {
-        is_hdf5.then(|| {
-            Err(Error::Unsupported {
-                what: path.display().to_string(),
-                reason: "this build has no HDF5 library, which NetCDF-4 and HDF5 files need: \
-                         import it with the quarr command"
-                    .to_owned(),
-            })
+    pub(crate) fn open_hdf5_here(path: &Path) -> Result<Self, Error> {
+        Err(Error::Unsupported {
+            what: path.display().to_string(),
+            reason: "this build has no HDF5 library, which NetCDF-4 and HDF5 files need: \
+                     import it with the quarr command"
+                .to_owned(),
         })
     }
 
@@ -198,6 +303,33 @@ impl Source {
         self.reader.format()
     }
 
+    /// Where the values of a variable lie in the file. Blocks.
+    ///
+    /// # Errors
+    /// Why they have to be copied.
+    pub(crate) fn pieces(&self, variable: &Variable) -> Result<Pieces, String> {
+        self.reader.pieces(variable)
+    }
+
+    /// What the source left out by itself, one sentence each; complete when all was read.
+    pub fn warnings(&self) -> Vec<String> {
+        self.reader.warnings()
+    }
+
+    pub(crate) fn reader(&self) -> &dyn Reader {
+        &*self.reader
+    }
+
+    /// How a variable is stored, as far as the format has such things.
+    pub fn storage(&self, variable: &Variable) -> Storage {
+        self.reader.storage(variable)
+    }
+
+    /// The dimension of a variable that more data is expected along.
+    pub(crate) fn grows(&self, variable: &Variable) -> Option<Grows> {
+        self.reader.grows(variable)
+    }
+
     /// Reads a box of a variable, in C order and little-endian. Blocks.
     ///
     /// # Errors
@@ -205,4 +337,24 @@ impl Source {
     pub fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
         self.reader.read(variable, region)
     }
+}
+
+/// Whether a file has the signature of HDF5 behind a user block, of 512 bytes or a power of two times
+/// that.
+///
+/// Source: HDF5 File Format Specification, "Disk Format: Level 0A".
+fn has_user_block(file: &File, length: u64) -> std::io::Result<bool> {
+    const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
+    let mut at = 512;
+    while at < length {
+        let mut found = [0; 8];
+        match file.read_exact_at(&mut found, at) {
+            Ok(()) if found == *SIGNATURE => return Ok(true),
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        at *= 2;
+    }
+    Ok(false)
 }

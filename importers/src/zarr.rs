@@ -37,6 +37,7 @@ pub(crate) fn attributes(source: &[(String, Attribute)]) -> Map<String, Value> {
 fn to_json(attribute: &Attribute) -> Value {
     match (attribute, as_list(attribute)) {
         (Attribute::Text(text), _) => json!(text),
+        (Attribute::Json(value), _) => value.clone(),
         (Attribute::Texts(_) | Attribute::Rows(_), list) => Value::Array(list),
         (_, list) => match <[Value; 1]>::try_from(list) {
             Ok([one]) => one,
@@ -52,6 +53,7 @@ fn as_list(attribute: &Attribute) -> Vec<Value> {
         Attribute::Booleans(values) => values.iter().map(|value| json!(value)).collect(),
         Attribute::Integers(values) => values.iter().map(|&value| integer(value)).collect(),
         Attribute::Floats(values) => values.iter().map(|&value| float(value)).collect(),
+        Attribute::Json(value) => vec![value.clone()],
         Attribute::Rows(rows) => rows.iter().map(|row| Value::Array(as_list(row))).collect(),
     }
 }
@@ -86,46 +88,13 @@ pub(crate) fn metadata(
 ) -> Result<(ArrayMetadata, Vec<Dropped>), Error> {
     let grid = RegularGrid::new(variable.shape.clone(), chunking.shard.clone())?;
     let data_type = variable.data_type.clone();
-    let sharding = CodecMetadata::new(
-        "sharding_indexed",
-        json!({
-            "chunk_shape": chunking.inner,
-            "codecs": inner_codecs(&data_type, codecs),
-            "index_codecs": [
-                { "name": "bytes", "configuration": { "endian": "little" } },
-                { "name": "crc32c" },
-            ],
-            "index_location": "end",
-        }),
-    );
+    let sharding = sharding(&data_type, &chunking.inner, codecs);
     let mut metadata = ArrayMetadata::new(grid, data_type.clone(), vec![sharding]);
     metadata.set_dimension_names(variable.dimensions.iter().cloned().map(Some).collect())?;
-    metadata.attributes = attributes(&variable.attributes);
-    let mut dropped = Vec::new();
-    let own = variable
-        .attributes
-        .iter()
-        .find(|(name, _)| name == "_FillValue");
-    if let Some((_, value)) = own {
-        let fill = fill_value(&data_type, value);
-        if let Some(fill) = fill.array {
-            metadata.fill_value = fill;
-        }
-        let value = metadata
-            .attributes
-            .remove("_FillValue")
-            .unwrap_or(Value::Null);
-        match fill.attribute {
-            Ok(encoded) => {
-                metadata.attributes.insert("_FillValue".into(), encoded);
-            }
-            Err(reason) => dropped.push(Dropped {
-                variable: path.to_owned(),
-                attribute: "_FillValue".into(),
-                value,
-                reason,
-            }),
-        }
+    let stored = stored_attributes(path, &data_type, &variable.attributes);
+    metadata.attributes = stored.attributes;
+    if let Some(fill_value) = stored.fill_value {
+        metadata.fill_value = fill_value;
     }
     let bytes = array::json::canonical_bytes(&metadata.to_json()).len();
     if bytes > MAX_DOCUMENT_BYTES {
@@ -134,10 +103,74 @@ pub(crate) fn metadata(
             reason: format!("its attributes take {bytes} bytes, the most is {MAX_DOCUMENT_BYTES}"),
         });
     }
-    Ok((metadata, dropped))
+    Ok((metadata, stored.dropped))
 }
 
-fn inner_codecs(data_type: &DataType, compression: &[CodecMetadata]) -> Vec<Value> {
+/// The codec of shards of inner chunks of a shape, compressed by `compression`.
+pub(crate) fn sharding(
+    data_type: &DataType,
+    inner_shape: &[u64],
+    compression: &[CodecMetadata],
+) -> CodecMetadata {
+    CodecMetadata::new(
+        "sharding_indexed",
+        json!({
+            "chunk_shape": inner_shape,
+            "codecs": inner_codecs(data_type, compression),
+            "index_codecs": [
+                { "name": "bytes", "configuration": { "endian": "little" } },
+                { "name": "crc32c" },
+            ],
+            "index_location": "end",
+        }),
+    )
+}
+
+/// What becomes of a variable's attributes.
+pub(crate) struct Stored {
+    /// Those of the array.
+    pub(crate) attributes: Map<String, Value>,
+    /// The array's fill value, if they name one that it can hold.
+    pub(crate) fill_value: Option<FillValue>,
+    /// Those left out.
+    pub(crate) dropped: Vec<Dropped>,
+}
+
+/// What becomes of the attributes of the variable at `path`.
+pub(crate) fn stored_attributes(
+    path: &str,
+    data_type: &DataType,
+    source: &[(String, Attribute)],
+) -> Stored {
+    let mut stored = Stored {
+        attributes: attributes(source),
+        fill_value: None,
+        dropped: Vec::new(),
+    };
+    let own = source.iter().find(|(name, _)| name == "_FillValue");
+    if let Some((_, value)) = own {
+        let fill = fill_value(data_type, value);
+        stored.fill_value = fill.array;
+        let value = stored
+            .attributes
+            .remove("_FillValue")
+            .unwrap_or(Value::Null);
+        match fill.attribute {
+            Ok(encoded) => {
+                stored.attributes.insert("_FillValue".into(), encoded);
+            }
+            Err(reason) => stored.dropped.push(Dropped {
+                variable: path.to_owned(),
+                attribute: "_FillValue".into(),
+                value,
+                reason,
+            }),
+        }
+    }
+    stored
+}
+
+pub(crate) fn inner_codecs(data_type: &DataType, compression: &[CodecMetadata]) -> Vec<Value> {
     let to_bytes = match data_type {
         DataType::String => json!({ "name": "vlen-utf8" }),
         DataType::VariableLengthBytes => json!({ "name": "vlen-bytes" }),

@@ -82,6 +82,9 @@ pub(super) fn integers(object: &Location, name: &str) -> Option<Vec<i64>> {
 fn value(attribute: &Hdf5Attribute) -> Result<Attribute, String> {
     let failed = |error: hdf5_metno::Error| error.to_string();
     let dtype = attribute.dtype().map_err(failed)?;
+    if !raw::has_its_bits(&dtype) {
+        return Err("its numbers have bits outside their bytes".into());
+    }
     let descriptor = dtype.to_descriptor().map_err(|_| no_place())?;
     let space = attribute.space().map_err(failed)?;
     let shape = if space.is_null() {

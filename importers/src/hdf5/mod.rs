@@ -12,8 +12,11 @@
 //! Source: "NetCDF-4 Format Specification"; HDF5 "Dimension Scale Specification".
 
 mod attributes;
+mod chunks;
 mod dimensions;
+mod filters;
 mod past_end;
+mod pieces;
 mod raw;
 mod types;
 mod walk;
@@ -22,13 +25,16 @@ use std::path::{Path, PathBuf};
 
 use array::{DataType, Elements, Region, shape};
 use hdf5_metno::Dataset;
-use hdf5_metno::dataset::Layout as Storage;
+use hdf5_metno::dataset::Layout as DataLayout;
+use hdf5_metno::filters::Filter;
 
+use self::chunks::Chunks;
 use self::types::Layout;
 use self::walk::{FoundDataset, Tree};
 use crate::Error;
 use crate::boxes;
-use crate::source::{Group, Reader, Refused, Variable};
+use crate::pieces::Pieces;
+use crate::source::{Group, Reader, Refused, Storage, Variable};
 
 /// The prefix of a variable that shares its name with a dimension it does not define.
 const NON_COORDINATE: &str = "_nc4_non_coord_";
@@ -43,6 +49,9 @@ const MAX_RATIO: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Hdf5File {
     path: PathBuf,
+    /// Length of the file, and of the part before what HDF5 counts from.
+    file_bytes: u64,
+    user_block: u64,
     is_netcdf4: bool,
     variables: Vec<Stored>,
 }
@@ -54,23 +63,21 @@ struct Stored {
     /// Lengths in the file, which may be shorter than the variable's.
     extent: Vec<u64>,
     layout: Layout,
+    /// How its chunks are decoded, unless by the library.
+    chunks: Option<Chunks>,
     /// What cells past the extent hold.
     fill: Vec<u8>,
+    storage: Storage,
 }
 
 impl Hdf5File {
-    /// Whether the HDF5 library takes the file for one of its own.
-    pub(crate) fn is_hdf5(path: &Path) -> bool {
-        hdf5_metno::silence_errors(true);
-        hdf5_metno::File::open(path).is_ok()
-    }
-
     /// Opens a file and reads everything but the values.
     ///
     /// # Errors
     /// [`Error::Malformed`] if the library cannot make sense of it.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Group>), Error> {
         hdf5_metno::silence_errors(true);
+        filters::register();
         let malformed = |reason: String| Error::Malformed {
             path: path.to_owned(),
             reason,
@@ -87,6 +94,8 @@ impl Hdf5File {
                 .any(|found| found.dataset.attr("_Netcdf4Dimid").is_ok());
         let mut opened = Self {
             path: path.to_owned(),
+            file_bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            user_block: file.userblock(),
             is_netcdf4,
             variables: Vec::new(),
         };
@@ -141,6 +150,7 @@ impl Hdf5File {
     ) -> Result<(Variable, Vec<Refused>), String> {
         let (data_type, layout) = types::element_type(&found.dataset, self.is_netcdf4)?;
         check_storage(&found.dataset)?;
+        chunks::check_size(&found.dataset)?;
         let element = data_type.size_bytes().unwrap_or(1) as u64;
         let declared = dimensions
             .lengths
@@ -162,10 +172,16 @@ impl Hdf5File {
             attributes: read.attributes,
             data_type,
         };
+        let chunks = match &layout {
+            Layout::Fixed(memory) | Layout::Truth(memory) => Chunks::of(&found.dataset, memory),
+            Layout::Strings(_) => None,
+        };
         self.variables.push(Stored {
+            chunks,
             dataset: found.dataset.clone(),
             extent: found.extent.clone(),
             layout,
+            storage: storage(found),
             fill: past_end::element(&variable.data_type, &variable.attributes),
         });
         Ok((variable, refused_attributes(&found.path, read.refused)))
@@ -175,6 +191,19 @@ impl Hdf5File {
 impl Reader for Hdf5File {
     fn format(&self) -> &'static str {
         if self.is_netcdf4 { "NetCDF-4" } else { "HDF5" }
+    }
+
+    fn pieces(&self, variable: &Variable) -> Result<Pieces, String> {
+        let stored = &self.variables[variable.handle];
+        let pieces = pieces::of(stored, variable, self.file_bytes)?;
+        Ok(Pieces {
+            user_block: self.user_block,
+            ..pieces
+        })
+    }
+
+    fn storage(&self, variable: &Variable) -> Storage {
+        self.variables[variable.handle].storage.clone()
     }
 
     fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
@@ -217,15 +246,26 @@ fn refused_attributes(path: &str, refused: Vec<(String, String)>) -> Vec<Refused
         .collect()
 }
 
+fn storage(found: &FoundDataset) -> Storage {
+    let level = |filter: &Filter| match filter {
+        Filter::Deflate(level) => Some(*level),
+        _ => None,
+    };
+    Storage {
+        deflate_level: found.dataset.filters().iter().find_map(level),
+        unlimited: found.unlimited.clone(),
+    }
+}
+
 /// Refuses data in other files and data whose filter is not installed.
 fn check_storage(dataset: &Dataset) -> Result<(), String> {
     let properties = dataset
         .dcpl()
         .map_err(|error| raw::one_line(&error.to_string()))?;
-    if properties.layout() == Storage::Virtual || raw::has_external_files(&properties) {
+    if properties.layout() == DataLayout::Virtual || raw::has_external_files(&properties) {
         return Err("its values are in other files".into());
     }
-    if !properties.all_filters_avail() {
+    if !properties.all_filters_avail() && !pieces::are_known(raw::all_filters(&properties)?) {
         let names: Vec<String> = dataset.filters().iter().map(|f| format!("{f:?}")).collect();
         return Err(format!(
             "it is stored with an HDF5 filter that is not installed (its filters: {})",
@@ -249,7 +289,10 @@ impl Stored {
         };
         let length = shape::size_bytes(region.shape(), data_type).map_err(|e| e.to_string())?;
         let mut bytes = vec![0; length];
-        raw::read_dataset(&self.dataset, memory, region, &mut bytes)?;
+        match &self.chunks {
+            Some(chunks) => chunks.read(&self.dataset, memory, region, &mut bytes)?,
+            None => raw::read_dataset(&self.dataset, memory, region, &mut bytes)?,
+        }
         if let Layout::Truth(_) = self.layout {
             bytes
                 .iter_mut()

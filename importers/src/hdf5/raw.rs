@@ -10,14 +10,21 @@ use std::ptr::null;
 use array::{Region, VariableElements};
 use hdf5_metno::globals::{H5P_DATASET_XFER, H5T_C_S1};
 use hdf5_metno::{Attribute, Dataset, Datatype, Object, from_id};
+use hdf5_metno_sys::h5::HADDR_UNDEF;
 use hdf5_metno_sys::h5a::H5Aread;
-use hdf5_metno_sys::h5d::H5Dread;
+use hdf5_metno_sys::h5d::{H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS, H5Dread_chunk1};
+use hdf5_metno_sys::h5d::{H5D_fill_value_t, H5Dget_chunk_info, H5Dget_chunk_info_by_coord};
+use hdf5_metno_sys::h5d::{H5Dget_num_chunks, H5Dget_offset, H5Dread};
 use hdf5_metno_sys::h5i::hid_t;
-use hdf5_metno_sys::h5p::{H5P_DEFAULT, H5Pclose, H5Pcreate};
-use hdf5_metno_sys::h5p::{H5Pget_external_count, H5Pset_vlen_mem_manager};
+use hdf5_metno_sys::h5p::H5Pget_chunk_opts;
+use hdf5_metno_sys::h5p::{H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pfill_value_defined};
+use hdf5_metno_sys::h5p::{H5Pget_external_count, H5Pget_fill_value, H5Pget_filter2};
+use hdf5_metno_sys::h5p::{H5Pget_nfilters, H5Pset_vlen_mem_manager};
 use hdf5_metno_sys::h5s::{H5S_SELECT_SET, H5Sclose, H5Screate_simple, H5Sselect_hyperslab};
-use hdf5_metno_sys::h5t::{H5T_str_t, H5Tcopy, H5Tget_cset, H5Tget_ebias};
-use hdf5_metno_sys::h5t::{H5Tget_fields, H5Tset_cset, H5Tset_size, H5Tset_strpad};
+use hdf5_metno_sys::h5t::{H5T_class_t, H5T_order_t, H5T_sign_t, H5T_str_t, H5Tcopy, H5Tequal};
+use hdf5_metno_sys::h5t::{H5Tget_class, H5Tget_cset, H5Tget_ebias, H5Tget_fields, H5Tget_offset};
+use hdf5_metno_sys::h5t::{H5Tget_order, H5Tget_precision, H5Tget_sign, H5Tget_strpad};
+use hdf5_metno_sys::h5t::{H5Tget_super, H5Tset_cset, H5Tset_order, H5Tset_size, H5Tset_strpad};
 
 /// Most bytes of an attribute.
 const MAX_ATTRIBUTE_BYTES: usize = 64 << 20;
@@ -292,8 +299,416 @@ pub(super) fn is_ieee(float: &Datatype) -> bool {
         }
 }
 
+/// Whether the bits of a number are inside its bytes, which the library does not check: it would read
+/// past the end of elements that say otherwise. Of an enum, those of its base.
+pub(super) fn has_its_bits(number: &Datatype) -> bool {
+    hdf5_metno::sync::sync(|| {
+        // SAFETY: the handles are open; `base` is a new type, owned by the `Datatype` made of it. The
+        // pointers are to locals.
+        unsafe {
+            let base = match H5Tget_class(number.id()) {
+                H5T_class_t::H5T_INTEGER | H5T_class_t::H5T_FLOAT => H5Tcopy(number.id()),
+                H5T_class_t::H5T_ENUM => H5Tget_super(number.id()),
+                _ => return true,
+            };
+            let Ok(base) = from_id::<Datatype>(base) else {
+                return false;
+            };
+            let bits = base.size().saturating_mul(8);
+            let ends_inside = |start: usize, length: usize| {
+                start.checked_add(length).is_some_and(|end| end <= bits)
+            };
+            let (offset, precision) = (H5Tget_offset(base.id()), H5Tget_precision(base.id()));
+            let is_inside = precision > 0
+                && usize::try_from(offset).is_ok_and(|offset| ends_inside(offset, precision));
+            if H5Tget_class(base.id()) != H5T_class_t::H5T_FLOAT {
+                return is_inside;
+            }
+            let (mut sign, mut at, mut exponent, mut low, mut mantissa) = (0, 0, 0, 0, 0);
+            let status = H5Tget_fields(
+                base.id(),
+                &raw mut sign,
+                &raw mut at,
+                &raw mut exponent,
+                &raw mut low,
+                &raw mut mantissa,
+            );
+            is_inside
+                && status >= 0
+                && ends_inside(sign, 1)
+                && ends_inside(at, exponent)
+                && ends_inside(low, mantissa)
+        }
+    })
+}
+
 /// Whether a dataset's values are in other files, given its creation properties.
 pub(super) fn has_external_files(properties: &Object) -> bool {
     // SAFETY: the handle is open; HDF5 checks that it is one of creation properties.
     hdf5_metno::sync::sync(|| unsafe { H5Pget_external_count(properties.id()) }) > 0
+}
+
+/// A chunk as it lies in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chunk {
+    /// Where it begins, as the library says; a user block before may count or not.
+    pub(super) address: u64,
+    /// Bytes of it.
+    pub(super) length: u64,
+    /// Filters that were not applied, a bit for each.
+    pub(super) mask: u32,
+}
+
+/// An address that stands for none, in HDF5.
+const NO_ADDRESS: u64 = u64::MAX;
+/// Most parameters of a filter that are read.
+const MAX_PARAMETERS: usize = 256;
+
+/// How many chunks of a chunked dataset are stored.
+pub(super) fn chunk_count(dataset: &Dataset) -> Result<u64, String> {
+    let space = dataset.space().map_err(|error| error.to_string())?;
+    let mut count = 0;
+    hdf5_metno::sync::sync(|| {
+        // SAFETY: the handles are open, and the pointer is to a local of this function.
+        let status = unsafe { H5Dget_num_chunks(dataset.id(), space.id(), &raw mut count) };
+        match status < 0 {
+            true => Err(library_error()),
+            false => Ok(count),
+        }
+    })
+}
+
+/// The chunk whose first cell is at `start`, which has as many numbers as the dataset dimensions;
+/// `None` if it is not stored.
+pub(super) fn chunk_at(dataset: &Dataset, start: &[u64]) -> Result<Option<Chunk>, String> {
+    if dataset.ndim() != start.len() {
+        return Err("the position has another number of dimensions than the dataset".into());
+    }
+    let (mut mask, mut address, mut length) = (0, NO_ADDRESS, 0);
+    let status = hdf5_metno::sync::sync(|| {
+        // SAFETY: the handle is open; `start` has the dataset's number of dimensions, checked above;
+        // the other pointers are to locals of this function.
+        unsafe {
+            H5Dget_chunk_info_by_coord(
+                dataset.id(),
+                start.as_ptr(),
+                &raw mut mask,
+                &raw mut address,
+                &raw mut length,
+            )
+        }
+    });
+    if status < 0 {
+        return Err(library_error());
+    }
+    Ok((address != NO_ADDRESS && length > 0).then_some(Chunk {
+        address,
+        length,
+        mask,
+    }))
+}
+
+/// The stored chunk with this number, in no order, and its first cell.
+pub(super) fn numbered_chunk(
+    dataset: &Dataset,
+    number: u64,
+) -> Result<Option<(Vec<u64>, Chunk)>, String> {
+    let space = dataset.space().map_err(|error| error.to_string())?;
+    let mut start = vec![0; dataset.ndim()];
+    let (mut mask, mut address, mut length) = (0, NO_ADDRESS, 0);
+    let status = hdf5_metno::sync::sync(|| {
+        // SAFETY: the handles are open; `start` has room for the dataset's number of dimensions; the
+        // other pointers are to locals of this function.
+        unsafe {
+            H5Dget_chunk_info(
+                dataset.id(),
+                space.id(),
+                number,
+                start.as_mut_ptr(),
+                &raw mut mask,
+                &raw mut address,
+                &raw mut length,
+            )
+        }
+    });
+    if status < 0 {
+        return Err(library_error());
+    }
+    let chunk = Chunk {
+        address,
+        length,
+        mask,
+    };
+    Ok((address != NO_ADDRESS && length > 0).then_some((start, chunk)))
+}
+
+/// Where the values of a contiguous dataset begin; `None` if none are stored.
+pub(super) fn contiguous_at(dataset: &Dataset) -> Option<u64> {
+    // SAFETY: the handle is open; HDF5 checks that it is a dataset.
+    let address = hdf5_metno::sync::sync(|| unsafe { H5Dget_offset(dataset.id()) });
+    (address != NO_ADDRESS).then_some(address)
+}
+
+/// Number and parameters of each filter, given a dataset's creation properties.
+pub(super) fn all_filters(properties: &Object) -> Result<Vec<(u32, Vec<u32>)>, String> {
+    hdf5_metno::sync::sync(|| {
+        // SAFETY: the handle is open; HDF5 checks that it is one of creation properties.
+        let count = unsafe { H5Pget_nfilters(properties.id()) };
+        if count < 0 {
+            return Err(library_error());
+        }
+        let mut filters = Vec::new();
+        for nth in 0..count {
+            let (mut flags, mut config) = (0, 0);
+            let mut parameters = vec![0; MAX_PARAMETERS];
+            let mut length = parameters.len();
+            // SAFETY: `parameters` has room for `length` numbers, which HDF5 writes at most; no name
+            // is asked for; the other pointers are to locals of this function.
+            let id = unsafe {
+                H5Pget_filter2(
+                    properties.id(),
+                    nth as u32,
+                    &raw mut flags,
+                    &raw mut length,
+                    parameters.as_mut_ptr(),
+                    0,
+                    std::ptr::null_mut(),
+                    &raw mut config,
+                )
+            };
+            let id = u32::try_from(id).map_err(|_| library_error())?;
+            if length > MAX_PARAMETERS {
+                return Err(format!("filter {id} has {length} parameters"));
+            }
+            parameters.truncate(length);
+            filters.push((id, parameters));
+        }
+        Ok(filters)
+    })
+}
+
+/// What cells of chunks that are not stored hold, as an element of `memory`, which holds no
+/// pointers. Zeros if the file does not define it.
+pub(super) fn fill_value(properties: &Object, memory: &Datatype) -> Result<Vec<u8>, String> {
+    let mut out = vec![0; memory.size()];
+    hdf5_metno::sync::sync(|| {
+        let mut defined = H5D_fill_value_t::H5D_FILL_VALUE_ERROR;
+        // SAFETY: the handle is open, and the pointer is to a local of this function.
+        let status = unsafe { H5Pfill_value_defined(properties.id(), &raw mut defined) };
+        if status < 0 {
+            return Err(library_error());
+        }
+        if defined == H5D_fill_value_t::H5D_FILL_VALUE_UNDEFINED {
+            return Ok(out);
+        }
+        // SAFETY: the handles are open and `out` has room for one element of `memory`, which holds no
+        // pointers, as the caller guarantees.
+        let status =
+            unsafe { H5Pget_fill_value(properties.id(), memory.id(), out.as_mut_ptr().cast()) };
+        match status < 0 {
+            true => Err(library_error()),
+            false => Ok(out),
+        }
+    })
+}
+
+/// How elements in the file differ from those in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// In nothing.
+    None,
+    /// In the order of their bytes.
+    Swapped,
+    /// They are integers of `bits` bits above `offset` others.
+    Narrow {
+        bits: u32,
+        offset: u32,
+        is_signed: bool,
+        is_big_endian: bool,
+    },
+}
+
+/// How elements of `stored` differ from those of `memory`, little-endian, which stand for the same
+/// values; `None` if it takes more than moving bytes and bits.
+pub(super) fn difference(stored: &Datatype, memory: &Datatype) -> Option<Difference> {
+    if stored.size() != memory.size() {
+        return None;
+    }
+    hdf5_metno::sync::sync(|| {
+        // SAFETY: the handles are open throughout; new types are owned by the `Datatype`s made of
+        // them; HDF5 checks what each function is given.
+        unsafe {
+            let class = H5Tget_class(stored.id());
+            if class == H5T_class_t::H5T_STRING {
+                let padding = H5Tget_strpad(stored.id());
+                let is_exact = padding == H5T_str_t::H5T_STR_NULLPAD
+                    || padding == H5T_str_t::H5T_STR_NULLTERM && stored.size() == 1;
+                return is_exact.then_some(Difference::None);
+            }
+            // An enum is the integers it is made of.
+            let own;
+            let stored = if class == H5T_class_t::H5T_ENUM {
+                own = from_id::<Datatype>(H5Tget_super(stored.id())).ok()?;
+                &own
+            } else {
+                stored
+            };
+            if H5Tequal(stored.id(), memory.id()) > 0 {
+                return Some(Difference::None);
+            }
+            if !matches!(
+                H5Tget_class(stored.id()),
+                H5T_class_t::H5T_INTEGER | H5T_class_t::H5T_FLOAT
+            ) {
+                return None;
+            }
+            let swapped = from_id::<Datatype>(H5Tcopy(memory.id())).ok()?;
+            if H5Tset_order(swapped.id(), H5T_order_t::H5T_ORDER_BE) < 0 {
+                return None;
+            }
+            if H5Tequal(stored.id(), swapped.id()) > 0 {
+                return Some(match stored.size() {
+                    1 => Difference::None,
+                    _ => Difference::Swapped,
+                });
+            }
+            if H5Tget_class(stored.id()) != H5T_class_t::H5T_INTEGER {
+                return None;
+            }
+            let order = H5Tget_order(stored.id());
+            let is_known = matches!(order, H5T_order_t::H5T_ORDER_LE | H5T_order_t::H5T_ORDER_BE);
+            let bits = u32::try_from(H5Tget_precision(stored.id())).ok()?;
+            let offset = u32::try_from(H5Tget_offset(stored.id())).ok()?;
+            is_known.then_some(Difference::Narrow {
+                bits,
+                offset,
+                is_signed: H5Tget_sign(stored.id()) == H5T_sign_t::H5T_SGN_2,
+                is_big_endian: order == H5T_order_t::H5T_ORDER_BE,
+            })
+        }
+    })
+}
+
+/// Most filters that HDF5 lets a dataset have, and most values that one of those decoded here has.
+const MAX_FILTERS: i32 = 32;
+const MAX_FILTER_VALUES: usize = 64;
+
+/// Numbers and values of the filters of a dataset, in the order they are applied, given its creation
+/// properties; `None` if that does not tell all, since some chunks are treated otherwise.
+pub(super) fn pipeline(properties: &Object) -> Option<Vec<(i32, Vec<u32>)>> {
+    hdf5_metno::sync::sync(|| {
+        let mut options = 0;
+        // SAFETY: the handle is open and `options` a local.
+        let status = unsafe { H5Pget_chunk_opts(properties.id(), &raw mut options) };
+        if status < 0 || options & H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS != 0 {
+            return None;
+        }
+        // SAFETY: the handle is open; HDF5 checks that it is one of creation properties.
+        let count = unsafe { H5Pget_nfilters(properties.id()) };
+        let numbers = (0..count).take_while(|&number| number < MAX_FILTERS);
+        let filters = numbers.map(|number| {
+            let mut values = [0; MAX_FILTER_VALUES];
+            let mut length = values.len();
+            let mut flags = 0;
+            // SAFETY: the handle is open, `values` has room for as many as `length` says, and no
+            // name is asked for.
+            let id = unsafe {
+                H5Pget_filter2(
+                    properties.id(),
+                    number as u32,
+                    &raw mut flags,
+                    &raw mut length,
+                    values.as_mut_ptr(),
+                    0,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                )
+            };
+            let values = values.get(..length)?;
+            (id >= 0).then(|| (id, values.to_vec()))
+        });
+        filters.collect()
+    })
+}
+
+/// How elements as they are stored become elements of `memory`, which is little-endian: `Some(None)`
+/// if they are the same, `Some(Some(n))` if the bytes of every `n` have to be swapped, `None` if it
+/// takes more than that.
+pub(super) fn conversion(stored: &Datatype, memory: &Datatype) -> Option<Option<usize>> {
+    hdf5_metno::sync::sync(|| {
+        // SAFETY: the handles are open. `base` and `other` are new types, owned by the `Datatype`s
+        // made of them; HDF5 checks what they are.
+        unsafe {
+            let base = match H5Tget_class(stored.id()) {
+                H5T_class_t::H5T_ENUM => H5Tget_super(stored.id()),
+                _ => H5Tcopy(stored.id()),
+            };
+            let base = from_id::<Datatype>(base).ok()?;
+            if H5Tequal(base.id(), memory.id()) > 0 {
+                return Some(None);
+            }
+            let other = from_id::<Datatype>(H5Tcopy(memory.id())).ok()?;
+            let is_number = matches!(
+                H5Tget_class(memory.id()),
+                H5T_class_t::H5T_INTEGER | H5T_class_t::H5T_FLOAT
+            );
+            if !is_number || H5Tset_order(other.id(), H5T_order_t::H5T_ORDER_BE) < 0 {
+                return None;
+            }
+            (H5Tequal(base.id(), other.id()) > 0).then(|| Some(memory.size()))
+        }
+    })
+}
+
+/// The bytes of the chunk at `origin` as they are stored, at most `limit`, and the mask of filters
+/// that were left out; `None` if it was never written.
+pub(super) fn stored_chunk(
+    dataset: &Dataset,
+    origin: &[u64],
+    limit: u64,
+) -> Result<Option<(u32, Vec<u8>)>, String> {
+    if dataset.ndim() != origin.len() {
+        return Err("its chunks have another number of dimensions".into());
+    }
+    hdf5_metno::sync::sync(|| {
+        let (mut mask, mut address, mut length) = (0, HADDR_UNDEF, 0);
+        // SAFETY: the handle is open, `origin` has the rank of the dataset, checked above, and the
+        // other pointers are to locals.
+        let status = unsafe {
+            H5Dget_chunk_info_by_coord(
+                dataset.id(),
+                origin.as_ptr(),
+                &raw mut mask,
+                &raw mut address,
+                &raw mut length,
+            )
+        };
+        if status < 0 {
+            return Err(library_error());
+        }
+        if address == HADDR_UNDEF || length == 0 {
+            return Ok(None);
+        }
+        if length > limit {
+            return Err(format!(
+                "its chunk at {origin:?} takes {length} bytes, more than it could"
+            ));
+        }
+        let mut bytes = vec![0; length as usize];
+        // SAFETY: as above; `bytes` takes the length that the library just gave for this chunk, and
+        // nothing else changes the file's handle in between: the library's lock is held.
+        let status = unsafe {
+            H5Dread_chunk1(
+                dataset.id(),
+                H5P_DEFAULT,
+                origin.as_ptr(),
+                &raw mut mask,
+                bytes.as_mut_ptr().cast(),
+            )
+        };
+        match status < 0 {
+            true => Err(library_error()),
+            false => Ok(Some((mask, bytes))),
+        }
+    })
 }

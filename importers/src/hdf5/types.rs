@@ -28,6 +28,9 @@ pub(super) fn element_type(
     is_netcdf4: bool,
 ) -> Result<(DataType, Layout), String> {
     let stored = dataset.dtype().map_err(|error| error.to_string())?;
+    if !raw::has_its_bits(&stored) {
+        return Err("its numbers have bits outside their bytes".into());
+    }
     let descriptor = stored
         .to_descriptor()
         .map_err(|_| "its type has no Zarr data type".to_owned())?;

@@ -126,7 +126,7 @@ fn dimension(file: &mut File<'_>, name: &str, length: u64, taken: &[usize]) -> u
 }
 
 /// The name, with a number after it if it is not free.
-fn unique(name: String, is_free: impl Fn(&str) -> bool) -> String {
+pub(crate) fn unique(name: String, is_free: impl Fn(&str) -> bool) -> String {
     if is_free(&name) {
         return name;
     }
@@ -142,7 +142,7 @@ fn unique(name: String, is_free: impl Fn(&str) -> bool) -> String {
 
 /// A name as NetCDF has them: no `/`, no control characters, no space at the end, and not with a
 /// special character first.
-fn clean(name: &str) -> String {
+pub(crate) fn clean(name: &str) -> String {
     let name: String = name
         .chars()
         .map(|c| if c == '/' || c.is_control() { '_' } else { c })
@@ -257,9 +257,9 @@ fn widened(bytes: &[u8], widen: impl Fn([u8; 2]) -> f32) -> Written<'static> {
     }
 }
 
-/// Ticks in a unit of CF, and its name; NaT stays.
-fn times(bytes: &[u8], unit: TimeUnit, scale: u32) -> Option<(Values<'static>, &'static str)> {
-    let (name, factor) = match unit {
+/// A unit of CF and how many of it a unit of NumPy is; none for those CF does not have.
+pub(crate) fn cf_unit(unit: TimeUnit) -> Option<(&'static str, i64)> {
+    Some(match unit {
         TimeUnit::Week => ("days", 7),
         TimeUnit::Day => ("days", 1),
         TimeUnit::Hour => ("hours", 1),
@@ -274,7 +274,12 @@ fn times(bytes: &[u8], unit: TimeUnit, scale: u32) -> Option<(Values<'static>, &
         | TimeUnit::Femtosecond
         | TimeUnit::Attosecond
         | TimeUnit::Generic => return None,
-    };
+    })
+}
+
+/// Ticks in a unit of CF, and its name; NaT stays.
+fn times(bytes: &[u8], unit: TimeUnit, scale: u32) -> Option<(Values<'static>, &'static str)> {
+    let (name, factor) = cf_unit(unit)?;
     let factor = factor * i64::from(scale);
     let mut scaled = Vec::with_capacity(bytes.len());
     for ticks in bytes.chunks_exact(8) {
@@ -293,7 +298,7 @@ fn times(bytes: &[u8], unit: TimeUnit, scale: u32) -> Option<(Values<'static>, &
 }
 
 /// xarray's resolution that holds a count of this unit.
-fn resolution(unit: TimeUnit) -> Option<&'static str> {
+pub(crate) fn resolution(unit: TimeUnit) -> Option<&'static str> {
     match unit {
         TimeUnit::Week | TimeUnit::Day | TimeUnit::Hour | TimeUnit::Minute | TimeUnit::Second => {
             Some("s")

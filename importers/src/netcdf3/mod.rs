@@ -22,7 +22,8 @@ use array::{Elements, Region, shape};
 use self::header::{Header, Placement};
 use self::parser::{Failure, Version};
 use crate::Error;
-use crate::source::{Group, Reader, Variable};
+use crate::pieces::{Piece, Pieces, bytes_codec, contiguous};
+use crate::source::{Group, Reader, Storage, Variable};
 
 /// What is read of a file at first; nearly all headers are shorter.
 const FIRST_READ_BYTES: u64 = 64 << 10;
@@ -104,6 +105,57 @@ impl NetCdf3File {
     }
 }
 
+/// Records of fewer bytes, between those of other variables, are not worth a request each.
+const MIN_RECORD_BYTES: u64 = 4 << 10;
+
+impl NetCdf3File {
+    /// Where the values of a variable are; else why they have to be copied.
+    fn places(&self, variable: &Variable) -> Result<Pieces, String> {
+        let length = self
+            .file
+            .metadata()
+            .map_err(|error| error.to_string())?
+            .len();
+        let placement = &self.placements[variable.handle];
+        let (begin, size) = (placement.begin, placement.element_bytes);
+        let codecs = vec![bytes_codec(&variable.data_type, true)];
+        let record = variable.shape.get(1..).unwrap_or_default();
+        let record_bytes = record.iter().product::<u64>() * size;
+        let Some(stride) = placement
+            .record_stride
+            .filter(|&stride| stride != record_bytes)
+        else {
+            let (chunk_shape, found, to_copy) = contiguous(&variable.shape, size, begin, length);
+            return Ok(Pieces {
+                found,
+                to_copy,
+                ..Pieces::none(chunk_shape, codecs)
+            });
+        };
+        if record_bytes < MIN_RECORD_BYTES {
+            return Err(format!(
+                "its records are of {record_bytes} bytes, between those of other variables"
+            ));
+        }
+        let (part_shape, parts, _) = contiguous(record, size, 0, u64::MAX);
+        let mut pieces = Pieces::none([vec![1], part_shape].concat(), codecs);
+        for nth in 0..variable.shape[0] {
+            for part in &parts {
+                let piece = Piece {
+                    place: nth * parts.len() as u64 + part.place,
+                    offset: begin + nth * stride + part.offset,
+                    length: part.length,
+                };
+                match piece.offset + piece.length <= length {
+                    true => pieces.found.push(piece),
+                    false => pieces.to_copy.push(piece.place),
+                }
+            }
+        }
+        Ok(pieces)
+    }
+}
+
 impl Reader for NetCdf3File {
     fn format(&self) -> &'static str {
         match self.version {
@@ -115,6 +167,21 @@ impl Reader for NetCdf3File {
 
     fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
         self.bytes(variable, region).map(Elements::Fixed)
+    }
+
+    fn pieces(&self, variable: &Variable) -> Result<Pieces, String> {
+        self.places(variable)
+    }
+
+    fn storage(&self, variable: &Variable) -> Storage {
+        let placement = self.placements.get(variable.handle);
+        let has_records = placement.is_some_and(|placement| placement.record_stride.is_some());
+        Storage {
+            unlimited: (0..variable.shape.len())
+                .map(|axis| has_records && axis == 0)
+                .collect(),
+            ..Storage::default()
+        }
     }
 }
 

@@ -1,0 +1,265 @@
+//! Where the chunks of a dataset lie in its file, and which codecs say what their bytes are.
+//!
+//! Not for datasets whose elements it takes more than moving bytes and bits to read; they are copied.
+
+use array::{CodecMetadata, DataType, Region};
+use codecs::hdf5::{Filter, Pipeline, Precision};
+use hdf5_metno::dataset::Layout as Storage;
+use hdf5_metno::plist::dataset_create::ChunkOpts;
+use serde_json::json;
+
+use super::Stored;
+use super::raw::{self, Chunk, Difference};
+use super::types::Layout;
+use crate::pieces::{Grid, Piece, Pieces, bytes_codec, contiguous};
+use crate::source::Variable;
+
+/// Looking for each chunk of the grid is bounded by this many that are not there for one that is …
+const MAX_ABSENT: u64 = 64;
+/// … and this many anyway.
+const MAX_LOOKED_FOR: u64 = 1 << 16;
+/// Looking for chunks by their number takes time with the square of their count.
+const MAX_NUMBERED: u64 = 4096;
+
+/// Numbers of filters that Zarr has a codec for.
+const DEFLATE: u32 = 1;
+const SHUFFLE: u32 = 2;
+const FLETCHER32: u32 = 3;
+const BLOSC: u32 = 32_001;
+const ZSTD: u32 = 32_015;
+/// Compressors of Blosc by their numbers, those that Zarr's codec has.
+const BLOSC_NAMES: [(u32, &str); 5] = [
+    (0, "blosclz"),
+    (1, "lz4"),
+    (2, "lz4hc"),
+    (4, "zlib"),
+    (5, "zstd"),
+];
+
+/// The pieces of a dataset; else why its values have to be copied.
+pub(super) fn of(stored: &Stored, variable: &Variable, file_bytes: u64) -> Result<Pieces, String> {
+    let memory = match &stored.layout {
+        Layout::Fixed(memory) | Layout::Truth(memory) => memory,
+        Layout::Strings(_) => return Err("its strings are of variable length".into()),
+    };
+    let dataset = &stored.dataset;
+    let text = |error: hdf5_metno::Error| raw::one_line(&error.to_string());
+    let properties = dataset.dcpl().map_err(text)?;
+    let difference = raw::difference(&dataset.dtype().map_err(text)?, memory)
+        .ok_or("its elements take more than their bytes to read")?;
+    let filters = raw::all_filters(&properties)?;
+    let codecs = codecs(&variable.data_type, memory.size(), difference, filters)?;
+    let element = memory.size() as u64;
+    if variable.shape.contains(&0) {
+        let chunk_shape = variable.shape.iter().map(|&length| length.max(1)).collect();
+        return Ok(Pieces::none(chunk_shape, codecs));
+    }
+    match properties.layout() {
+        Storage::Contiguous if stored.extent == variable.shape => {
+            let Some(begin) = raw::contiguous_at(dataset) else {
+                let fill = raw::fill_value(&properties, memory)?;
+                let shape = contiguous(&variable.shape, element, 0, 0).0;
+                return Ok(Pieces {
+                    fill: Some(fill),
+                    ..Pieces::none(shape, codecs)
+                });
+            };
+            let (chunk_shape, found, to_copy) =
+                contiguous(&variable.shape, element, begin, file_bytes);
+            Ok(Pieces {
+                found,
+                to_copy,
+                ..Pieces::none(chunk_shape, codecs)
+            })
+        }
+        Storage::Chunked => {
+            let unfiltered_edges = properties
+                .chunk_opts()
+                .is_some_and(|options| options.contains(ChunkOpts::DONT_FILTER_PARTIAL_CHUNKS));
+            let fill = raw::fill_value(&properties, memory)?;
+            let chunk_shape = variable.chunk_shape.clone().unwrap_or_default();
+            let pieces = Pieces::none(chunk_shape, codecs);
+            chunked(stored, variable, pieces, fill, unfiltered_edges)
+        }
+        Storage::Compact => Err("its values are in its header".into()),
+        _ => Err("its values are laid out in another way".into()),
+    }
+}
+
+/// The pieces of a chunked dataset.
+fn chunked(
+    stored: &Stored,
+    variable: &Variable,
+    mut pieces: Pieces,
+    fill: Vec<u8>,
+    unfiltered_edges: bool,
+) -> Result<Pieces, String> {
+    let chunk_shape = pieces.chunk_shape.clone();
+    if chunk_shape.len() != variable.shape.len() || chunk_shape.contains(&0) {
+        return Err("its chunks have another number of dimensions".into());
+    }
+    let grid = Grid::new(&variable.shape, &chunk_shape).map_err(|error| error.to_string())?;
+    let extent = Grid::new(&stored.extent, &chunk_shape).map_err(|error| error.to_string())?;
+    let mut stored_chunks = 0;
+    for (start, chunk) in chunks(stored, &extent, &chunk_shape)? {
+        stored_chunks += 1;
+        let index: Vec<u64> = start.iter().zip(&chunk_shape).map(|(s, l)| s / l).collect();
+        let Some(place) = grid.place(&index) else {
+            continue;
+        };
+        // Cells of the array in chunks that end with the dataset hold what the file does not say.
+        let mut is_partial = false;
+        let mut has_hidden = false;
+        for axis in 0..start.len() {
+            let end = start[axis].saturating_add(chunk_shape[axis]);
+            is_partial |= end > stored.extent[axis];
+            has_hidden |= end.min(variable.shape[axis]) > stored.extent[axis];
+        }
+        if chunk.mask != 0 || has_hidden || is_partial && unfiltered_edges {
+            pieces.to_copy.push(place);
+        } else {
+            pieces.found.push(Piece {
+                place,
+                offset: chunk.address,
+                length: chunk.length,
+            });
+        }
+    }
+    let is_short = stored.extent != variable.shape;
+    let has_missing = stored_chunks < extent.count();
+    if is_short && has_missing && fill != stored.fill {
+        return Err("chunks that are missing and cells past its end have other values".into());
+    }
+    pieces.fill = match (is_short, has_missing) {
+        (true, _) => Some(stored.fill.clone()),
+        (false, true) => Some(fill),
+        (false, false) => None,
+    };
+    Ok(pieces)
+}
+
+/// The chunks that are stored, each with its first cell.
+fn chunks(
+    stored: &Stored,
+    extent: &Grid,
+    chunk_shape: &[u64],
+) -> Result<Vec<(Vec<u64>, Chunk)>, String> {
+    let dataset = &stored.dataset;
+    let count = raw::chunk_count(dataset)?;
+    let mut found = Vec::new();
+    if count == 0 {
+        return Ok(found);
+    }
+    if extent.count() <= count.saturating_mul(MAX_ABSENT).max(MAX_LOOKED_FOR) {
+        for index in Region::whole(extent.lengths()).positions() {
+            let start: Vec<u64> = index.iter().zip(chunk_shape).map(|(i, l)| i * l).collect();
+            if let Some(chunk) = raw::chunk_at(dataset, &start)? {
+                found.push((start, chunk));
+            }
+        }
+        return Ok(found);
+    }
+    if count > MAX_NUMBERED {
+        return Err(format!(
+            "only {count} of its {} chunks are there, which takes long to look through",
+            extent.count()
+        ));
+    }
+    for number in 0..count {
+        found.extend(raw::numbered_chunk(dataset, number)?);
+    }
+    Ok(found)
+}
+
+/// The codecs that turn elements of `size` bytes into a chunk as the file has it.
+fn codecs(
+    data_type: &DataType,
+    size: usize,
+    difference: Difference,
+    filters: Vec<(u32, Vec<u32>)>,
+) -> Result<Vec<CodecMetadata>, String> {
+    let (is_big_endian, precision) = match difference {
+        Difference::None => (false, None),
+        Difference::Swapped => (true, None),
+        Difference::Narrow {
+            bits,
+            offset,
+            is_signed,
+            is_big_endian,
+        } => {
+            let precision = Precision {
+                size: size as u32,
+                bits,
+                offset,
+                is_signed,
+                is_big_endian,
+            };
+            (is_big_endian, Some(precision))
+        }
+    };
+    let mut codecs = vec![bytes_codec(data_type, is_big_endian)];
+    if precision.is_none()
+        && let Some(usual) = usual(&filters)
+    {
+        codecs.extend(usual);
+        return Ok(codecs);
+    }
+    let filter = |(id, parameters)| Filter { id, parameters };
+    let filters = filters.into_iter().map(filter).collect();
+    let pipeline = Pipeline::new(filters, precision).map_err(|error| error.to_string())?;
+    codecs.push(pipeline.to_metadata());
+    Ok(codecs)
+}
+
+/// Filters as codecs any Zarr client has; `None` if one has none.
+fn usual(filters: &[(u32, Vec<u32>)]) -> Option<Vec<CodecMetadata>> {
+    let mut codecs = Vec::new();
+    for (nth, (id, parameters)) in filters.iter().enumerate() {
+        let first = parameters.first().copied();
+        match *id {
+            DEFLATE => {
+                let level = first.filter(|level| *level <= 9).unwrap_or(1);
+                codecs.push(CodecMetadata::new(
+                    "numcodecs.zlib",
+                    json!({ "level": level }),
+                ));
+            }
+            // The codec takes whole elements only, which other filters do not give.
+            SHUFFLE if nth == 0 => match first? {
+                0 | 1 => {}
+                size => codecs.push(CodecMetadata::new(
+                    "numcodecs.shuffle",
+                    json!({ "elementsize": size }),
+                )),
+            },
+            FLETCHER32 => codecs.push(CodecMetadata::new("numcodecs.fletcher32", json!({}))),
+            ZSTD => {
+                let level = first.filter(|level| *level <= 22).unwrap_or(3);
+                let configuration = json!({ "level": level, "checksum": false });
+                codecs.push(CodecMetadata::new("zstd", configuration));
+            }
+            BLOSC => {
+                let [_, _, size, _, level, shuffle, compressor, ..] = parameters.as_slice() else {
+                    return None;
+                };
+                let (_, name) = BLOSC_NAMES.iter().find(|(id, _)| id == compressor)?;
+                let shuffle = ["noshuffle", "shuffle", "bitshuffle"].get(*shuffle as usize)?;
+                let configuration = json!({
+                    "cname": name,
+                    "clevel": (*level).min(9),
+                    "shuffle": shuffle,
+                    "typesize": (*size).max(1),
+                    "blocksize": 0,
+                });
+                codecs.push(CodecMetadata::new("blosc", configuration));
+            }
+            _ => return None,
+        }
+    }
+    Some(codecs)
+}
+
+/// Whether chunks with these filters can be decoded without the library.
+pub(super) fn are_known(filters: Vec<(u32, Vec<u32>)>) -> bool {
+    codecs(&DataType::UInt8, 1, Difference::None, filters).is_ok()
+}

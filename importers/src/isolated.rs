@@ -1,0 +1,622 @@
+//! Files read by a child process, because the library that reads them is written in C and the files
+//! are anybody's: what crashes, hangs or eats memory is then the child.
+//!
+//! ```text
+//! parent ── request: box or places of a variable ─► child: `quarr` again, with this file open
+//!        ◄─ answer: elements, or error ──
+//! ```
+//!
+//! Each frame is a length of eight bytes, little-endian, and as many bytes. The child describes the
+//! file first, unasked. Nothing it says is taken without a check.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use array::{CodecMetadata, DataType, Elements, Region, VariableElements, shape};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getppid, setrlimit};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Error;
+use crate::pieces::{Piece, Pieces};
+use crate::source::{Group, Reader, Source, Storage, Variable};
+
+/// Longest description of a file.
+const MAX_DESCRIPTION_BYTES: u64 = 256 << 20;
+/// Longest request.
+const MAX_REQUEST_BYTES: u64 = 1 << 20;
+/// Longest error.
+const MAX_ERROR_BYTES: u64 = 1 << 20;
+/// Most bytes of elements of variable length in one answer.
+const MAX_VARIABLE_BYTES: u64 = 1 << 30;
+/// Most bytes of the list of a variable's chunks.
+const MAX_PIECES_BYTES: u64 = 1 << 30;
+/// Address space of a child: several times the largest shard, and its chunk in the file.
+const MEMORY_BYTES: u64 = 4 << 30;
+/// A child from which nothing comes for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// A pipe this long needs fewer turns.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// How a process that reads a file is started.
+#[derive(Clone, Debug)]
+pub struct ReaderCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// What comes before the path of the file; it must lead to [`serve_reader`].
+    pub arguments: Vec<String>,
+}
+
+static COMMAND: OnceLock<ReaderCommand> = OnceLock::new();
+
+/// From now on files whose library may crash are read by processes of their own. The first call
+/// counts.
+pub fn isolate_readers(command: ReaderCommand) {
+    let _ = COMMAND.set(command);
+}
+
+/// How to start a process that reads a file, if files are read so.
+pub(crate) fn command() -> Option<&'static ReaderCommand> {
+    COMMAND.get()
+}
+
+/// What the child says of a file.
+#[derive(Serialize, Deserialize)]
+struct Description {
+    format: String,
+    groups: Vec<Group>,
+    /// How each of all variables is stored, in order.
+    storage: Vec<Storage>,
+}
+
+/// What is asked about a variable, by its number among all in the order of the description.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Request {
+    /// The elements of a box.
+    Box {
+        variable: usize,
+        start: Vec<u64>,
+        shape: Vec<u64>,
+    },
+    /// Where its values lie.
+    Pieces { variable: usize },
+}
+
+/// [`Pieces`], as they go through a pipe.
+#[derive(Serialize, Deserialize)]
+struct ToldPieces {
+    chunk_shape: Vec<u64>,
+    codecs: Vec<Value>,
+    fill: Option<Vec<u8>>,
+    /// Place, offset and length of each.
+    found: Vec<[u64; 3]>,
+    to_copy: Vec<u64>,
+    user_block: u64,
+}
+
+impl From<Pieces> for ToldPieces {
+    fn from(pieces: Pieces) -> Self {
+        let told = |piece: &Piece| [piece.place, piece.offset, piece.length];
+        Self {
+            codecs: pieces.codecs.iter().map(CodecMetadata::to_json).collect(),
+            found: pieces.found.iter().map(told).collect(),
+            chunk_shape: pieces.chunk_shape,
+            fill: pieces.fill,
+            to_copy: pieces.to_copy,
+            user_block: pieces.user_block,
+        }
+    }
+}
+
+impl ToldPieces {
+    fn into_pieces(self) -> Result<Pieces, array::Error> {
+        let codecs = self.codecs.iter().map(CodecMetadata::parse);
+        let piece = |[place, offset, length]: [u64; 3]| Piece {
+            place,
+            offset,
+            length,
+        };
+        Ok(Pieces {
+            codecs: codecs.collect::<Result<_, _>>()?,
+            found: self.found.into_iter().map(piece).collect(),
+            chunk_shape: self.chunk_shape,
+            fill: self.fill,
+            to_copy: self.to_copy,
+            user_block: self.user_block,
+        })
+    }
+}
+
+/// An error, as it goes through a pipe.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Told {
+    Malformed(String),
+    Unsupported { what: String, reason: String },
+    System(i32),
+    Other(String),
+}
+
+impl Told {
+    fn of(error: &Error) -> Self {
+        match error {
+            Error::Malformed { reason, .. } => Self::Malformed(reason.clone()),
+            Error::Unsupported { what, reason } => Self::Unsupported {
+                what: what.clone(),
+                reason: reason.clone(),
+            },
+            Error::Read { source, .. } => match source.raw_os_error() {
+                Some(code) => Self::System(code),
+                None => Self::Other(source.to_string()),
+            },
+            other => Self::Other(other.to_string()),
+        }
+    }
+
+    fn into_error(self, path: &Path) -> Error {
+        let path = path.to_owned();
+        match self {
+            Self::Malformed(reason) | Self::Other(reason) => Error::Malformed { path, reason },
+            Self::Unsupported { what, reason } => Error::Unsupported { what, reason },
+            Self::System(code) => Error::Read {
+                path,
+                source: io::Error::from_raw_os_error(code),
+            },
+        }
+    }
+}
+
+// The first byte of an answer.
+const FIXED: u8 = 0;
+const VARIABLE: u8 = 1;
+const FAILED: u8 = 2;
+const PIECES: u8 = 3;
+
+/// A file that a child process reads.
+#[derive(Debug)]
+pub(crate) struct IsolatedFile {
+    path: PathBuf,
+    format: &'static str,
+    /// How each variable is stored, by its handle.
+    storage: Vec<Storage>,
+    child: Mutex<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    requests: ChildStdin,
+    answers: ChildStdout,
+    /// Why it answers no more.
+    over: Option<String>,
+}
+
+impl IsolatedFile {
+    /// Has a child open a file. Blocks.
+    ///
+    /// # Errors
+    /// As [`Source::open`]; [`Error::Malformed`] too if the child dies of it.
+    pub(crate) fn open(path: &Path, command: &ReaderCommand) -> Result<(Self, Vec<Group>), Error> {
+        let worker = |error: io::Error| Error::Worker {
+            reason: format!("cannot start {}: {error}", command.program.display()),
+        };
+        let mut child = Command::new(&command.program)
+            .args(&command.arguments)
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(worker)?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let Some((requests, answers)) = pipes else {
+            return Err(worker(io::ErrorKind::BrokenPipe.into()));
+        };
+        let _ = rustix::pipe::fcntl_setpipe_size(&answers, PIPE_BYTES);
+        let mut running = Running {
+            child,
+            requests,
+            answers,
+            over: None,
+        };
+        let malformed = |reason: String| Error::Malformed {
+            path: path.to_owned(),
+            reason,
+        };
+        let (kind, bytes) = running
+            .answer(|kind| match kind {
+                FAILED => MAX_ERROR_BYTES,
+                _ => MAX_DESCRIPTION_BYTES,
+            })
+            .map_err(malformed)?;
+        if kind == FAILED {
+            return Err(told(&bytes).into_error(path));
+        }
+        let description: Description = serde_json::from_slice(&bytes)
+            .map_err(|error| malformed(format!("its description makes no sense: {error}")))?;
+        let format = match description.format.as_str() {
+            "NetCDF-4" => "NetCDF-4",
+            _ => "HDF5",
+        };
+        let mut groups = description.groups;
+        let variables = groups.iter_mut().flat_map(|group| &mut group.variables);
+        for (at, variable) in variables.enumerate() {
+            variable.handle = at;
+        }
+        let opened = Self {
+            path: path.to_owned(),
+            format,
+            storage: description.storage,
+            child: Mutex::new(running),
+        };
+        Ok((opened, groups))
+    }
+}
+
+fn told(bytes: &[u8]) -> Told {
+    serde_json::from_slice(bytes)
+        .unwrap_or_else(|_| Told::Other("its reader failed without a word".into()))
+}
+
+impl Reader for IsolatedFile {
+    fn format(&self) -> &'static str {
+        self.format
+    }
+
+    fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
+        let malformed = |reason: String| Error::Malformed {
+            path: self.path.clone(),
+            reason: format!("variable {:?}: {reason}", variable.name),
+        };
+        let request = Request::Box {
+            variable: variable.handle,
+            start: region.start().to_vec(),
+            shape: region.shape().to_vec(),
+        };
+        let count = usize::try_from(shape::elements(region.shape())?)
+            .map_err(|_| array::Error::TooLarge { what: "a region" })?;
+        let size = match variable.data_type.is_variable_length() {
+            true => None,
+            false => Some(shape::size_bytes(region.shape(), &variable.data_type)?),
+        };
+        let most = |kind: u8| match (kind, size) {
+            (FAILED, _) => MAX_ERROR_BYTES,
+            (FIXED, Some(size)) => size as u64,
+            (VARIABLE, None) => MAX_VARIABLE_BYTES.saturating_add(8 * (count as u64 + 1)),
+            _ => 0,
+        };
+        let mut running = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kind, bytes) = running.ask(&request, most).map_err(malformed)?;
+        drop(running);
+        match (kind, size) {
+            (FAILED, _) => Err(told(&bytes).into_error(&self.path)),
+            (FIXED, Some(size)) if bytes.len() == size => Ok(Elements::Fixed(bytes)),
+            (VARIABLE, None) => {
+                let elements = variable_elements(&bytes, count);
+                elements.ok_or_else(|| malformed("its reader gave other elements".into()))
+            }
+            _ => Err(malformed("its reader gave other elements".into())),
+        }
+    }
+
+    fn storage(&self, variable: &Variable) -> Storage {
+        self.storage
+            .get(variable.handle)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn pieces(&self, variable: &Variable) -> Result<Pieces, String> {
+        let request = Request::Pieces {
+            variable: variable.handle,
+        };
+        let most = |kind: u8| match kind {
+            FAILED => MAX_ERROR_BYTES,
+            PIECES => MAX_PIECES_BYTES,
+            _ => 0,
+        };
+        let mut running = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kind, bytes) = running.ask(&request, most)?;
+        drop(running);
+        if kind == FAILED {
+            return Err(match told(&bytes) {
+                Told::Other(reason) | Told::Malformed(reason) => reason,
+                other => other.into_error(&self.path).to_string(),
+            });
+        }
+        let told: ToldPieces = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        told.into_pieces().map_err(|error| error.to_string())
+    }
+}
+
+impl Running {
+    fn ask(
+        &mut self,
+        request: &Request,
+        most: impl Fn(u8) -> u64,
+    ) -> Result<(u8, Vec<u8>), String> {
+        if let Some(over) = &self.over {
+            return Err(over.clone());
+        }
+        let frame = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+        let sent = write_frame(&mut self.requests, &[&frame]);
+        // One that died says more by how it died.
+        let _ = sent;
+        self.answer(most)
+    }
+
+    /// The next answer: its kind and the rest of it, of which there may be as much as `most` says.
+    fn answer(&mut self, most: impl Fn(u8) -> u64) -> Result<(u8, Vec<u8>), String> {
+        let read = self.read_answer(most);
+        read.map_err(|error| {
+            let over = self.stop(&error);
+            self.over = Some(over.clone());
+            over
+        })
+    }
+
+    fn read_answer(&mut self, most: impl Fn(u8) -> u64) -> io::Result<(u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.read_exact(&mut head)?;
+        let (length, kind) = head.split_at(8);
+        let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
+        let kind = kind[0];
+        let length = length.checked_sub(1).filter(|length| *length <= most(kind));
+        let length = length.and_then(|length| usize::try_from(length).ok());
+        let length = length.ok_or_else(|| io::Error::other("its answer has another length"))?;
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(length)
+            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        bytes.resize(length, 0);
+        self.read_exact(&mut bytes)?;
+        Ok((kind, bytes))
+    }
+
+    /// Reads as much, unless nothing comes for too long.
+    fn read_exact(&mut self, mut out: &mut [u8]) -> io::Result<()> {
+        let patience = Timespec {
+            tv_sec: PATIENCE.as_secs() as _,
+            tv_nsec: 0,
+        };
+        while !out.is_empty() {
+            let mut waiting = [PollFd::from_borrowed_fd(
+                self.answers.as_fd(),
+                PollFlags::IN,
+            )];
+            match poll(&mut waiting, Some(&patience)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(rustix::io::Errno::INTR) => continue,
+                other => other?,
+            };
+            match self.answers.read(out) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => out = &mut out[read..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the child; gives why it answers no more.
+    fn stop(&mut self, error: &io::Error) -> String {
+        if error.kind() != io::ErrorKind::UnexpectedEof {
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait();
+        match (error.kind(), status) {
+            (io::ErrorKind::TimedOut, _) => format!(
+                "the process that reads it gave nothing for {} s and was stopped",
+                PATIENCE.as_secs()
+            ),
+            (io::ErrorKind::UnexpectedEof, Ok(status)) => format!(
+                "the process that reads it stopped ({status}): the file is damaged, or needs over {} GiB of memory",
+                MEMORY_BYTES >> 30
+            ),
+            _ => format!("the process that reads it cannot be understood: {error}"),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It would end by itself, were it not busy.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_frame(out: &mut impl Write, parts: &[&[u8]]) -> io::Result<()> {
+    let length: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    out.write_all(&length.to_le_bytes())?;
+    for part in parts {
+        out.write_all(part)?;
+    }
+    out.flush()
+}
+
+/// Offsets of the ends, then the bytes.
+fn variable_elements(bytes: &[u8], count: usize) -> Option<Elements> {
+    let (ends, bytes) = bytes.split_at_checked(count.checked_mul(8)?)?;
+    let end = |end: &[u8]| {
+        let end = u64::from_le_bytes(end.try_into().ok()?);
+        usize::try_from(end).ok()
+    };
+    let ends = ends.chunks_exact(8).map(end);
+    let offsets = [Some(0)]
+        .into_iter()
+        .chain(ends)
+        .collect::<Option<Vec<usize>>>()?;
+    let elements = VariableElements::new(offsets, bytes.to_vec()).ok()?;
+    Some(Elements::Variable(elements))
+}
+
+/// Reads a file for the process that started this one, which asks over the standard streams, until it
+/// asks no more.
+///
+/// # Errors
+/// If the streams fail: there is nobody to tell then.
+pub fn serve_reader(path: &Path) -> io::Result<()> {
+    limit_resources();
+    end_with_parent();
+    let (mut requests, mut answers) = (io::stdin().lock(), io::stdout().lock());
+    let source = match Source::open_hdf5_here(path) {
+        Ok(source) => source,
+        Err(error) => return answer_error(&mut answers, &error),
+    };
+    let variables: Vec<Variable> = source
+        .groups()
+        .iter()
+        .flat_map(|group| group.variables.iter().cloned())
+        .collect();
+    let description = serde_json::to_vec(&Description {
+        format: source.format().to_owned(),
+        groups: source.groups().to_vec(),
+        storage: variables
+            .iter()
+            .map(|variable| source.storage(variable))
+            .collect(),
+    })?;
+    write_frame(&mut answers, &[&[FIXED], &description])?;
+    drop(description);
+    loop {
+        let mut length = [0; 8];
+        match requests.read_exact(&mut length) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            other => other?,
+        }
+        let length = u64::from_le_bytes(length);
+        if length > MAX_REQUEST_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut request = vec![0; length as usize];
+        requests.read_exact(&mut request)?;
+        let request: Request = serde_json::from_slice(&request)?;
+        let (Request::Box { variable, .. } | Request::Pieces { variable }) = &request;
+        let Some(variable) = variables.get(*variable) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let Request::Box { start, shape, .. } = request else {
+            match source.pieces(variable) {
+                Ok(pieces) => {
+                    let told = serde_json::to_vec(&ToldPieces::from(pieces))?;
+                    write_frame(&mut answers, &[&[PIECES], &told])?;
+                }
+                Err(reason) => {
+                    let told = serde_json::to_vec(&Told::Other(reason))?;
+                    write_frame(&mut answers, &[&[FAILED], &told])?;
+                }
+            }
+            continue;
+        };
+        let read = Region::new(start, shape)
+            .map_err(Error::from)
+            .and_then(|region| source.read(variable, &region));
+        match read {
+            Ok(Elements::Fixed(bytes)) => write_frame(&mut answers, &[&[FIXED], &bytes])?,
+            Ok(Elements::Variable(elements)) => {
+                let ends = elements.offsets().iter().skip(1);
+                let ends: Vec<u8> = ends.flat_map(|&end| (end as u64).to_le_bytes()).collect();
+                write_frame(&mut answers, &[&[VARIABLE], &ends, elements.bytes()])?;
+            }
+            Err(error) => answer_error(&mut answers, &error)?,
+        }
+    }
+}
+
+fn answer_error(answers: &mut impl Write, error: &Error) -> io::Result<()> {
+    let told = serde_json::to_vec(&Told::of(error))?;
+    write_frame(answers, &[&[FAILED], &told])
+}
+
+/// A file may ask for as much memory as it likes, and gets no more than this.
+fn limit_resources() {
+    let limit = |most: u64| Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    let _ = setrlimit(Resource::As, limit(MEMORY_BYTES));
+    let _ = setrlimit(Resource::Core, limit(0));
+}
+
+/// A parent that was killed cannot end a child that is caught in a loop.
+fn end_with_parent() {
+    const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+    let parent = getppid();
+    let _ = std::thread::Builder::new()
+        .stack_size(64 << 10)
+        .spawn(move || {
+            while getppid() == parent {
+                std::thread::sleep(LOOK_INTERVAL);
+            }
+            std::process::exit(1);
+        });
+}
+
+/// Data types as `zarr.json` has them.
+pub(crate) mod data_type {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de};
+    use serde_json::Value;
+
+    use super::DataType;
+
+    pub(crate) fn serialize<S: Serializer>(
+        data_type: &DataType,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        data_type.to_json().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<DataType, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        DataType::parse(&value).map_err(de::Error::custom)
+    }
+}
+
+/// Floats by their bits, which JSON would not keep of all.
+pub(crate) mod bits {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        values: &[f64],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(|value| value.to_bits()))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<f64>, D::Error> {
+        let bits = Vec::<u64>::deserialize(deserializer)?;
+        Ok(bits.into_iter().map(f64::from_bits).collect())
+    }
+}
+
+/// Integers as text: JSON readers keep no more than 64 bits of them.
+pub(crate) mod digits {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(
+        values: &[i128],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<i128>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let parse = |text: &String| text.parse().map_err(de::Error::custom);
+        texts.iter().map(parse).collect()
+    }
+}
