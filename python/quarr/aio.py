@@ -13,10 +13,12 @@ read-only, in C order, little-endian.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
@@ -350,7 +352,8 @@ class AsyncClient(_Caller):
 
         Parameters
         ----------
-        kind : ``verify``, which takes ``reference``, ``since`` and ``deep``.
+        kind : ``verify``, which takes ``reference``, ``since`` and ``deep``, or ``import``, for which
+            there is :meth:`import_`.
         repository : what it works on.
         idempotency_key : a second request with the same key gets the first one's job.
         parameters : of this kind of job.
@@ -360,6 +363,77 @@ class AsyncClient(_Caller):
         key = idempotency_key or uuid.uuid4().hex
         answer = await self._json("POST", "/v1/jobs", spec, {"idempotency-key": key})
         return AsyncJob(self._transport, answer["id"])
+
+    async def import_(
+        self,
+        sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        repository: str,
+        *,
+        group: str | None = None,
+        branch: str | None = None,
+        message: str | None = None,
+        author: str | None = None,
+        access: Literal["series", "maps", "both", "ml"] | None = None,
+        chunks: Mapping[str, int] | None = None,
+        shards: Mapping[str, int] | None = None,
+        skip: Sequence[str] | None = None,
+        idempotency_key: str | None = None,
+        **parameters: Any,
+    ) -> AsyncJob:
+        """Begins to import files as one commit; :meth:`AsyncJob.wait` waits for it.
+
+        Parameters
+        ----------
+        sources : what the service reads: ``upload:…`` as :meth:`upload` gives it, or a path or URL
+            that it may read.
+        repository : made if there is none.
+        group : the group to import into; the root if left out.
+        branch : the branch to commit to; ``main`` if left out.
+        message : the commit's message.
+        author : who commits.
+        access : how the data will be read, which decides the shapes of chunks.
+        chunks : lengths of inner chunks by dimension.
+        shards : lengths of shards by dimension.
+        skip : variables to leave out, and attributes as ``variable@attribute``.
+        idempotency_key : a second request with the same key gets the first one's job.
+        parameters : what else imports take, as ``docs/importing.md`` has it.
+        """
+        several = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+        return await self.start_job(
+            "import",
+            repository=repository,
+            idempotency_key=idempotency_key,
+            sources=[os.fspath(source) for source in several],
+            group=group,
+            branch=branch,
+            message=message,
+            author=author,
+            chunks=dict(chunks) if chunks else None,
+            shards=dict(shards) if shards else None,
+            skip=list(skip) if skip else None,
+            **{"for": access},
+            **parameters,
+        )
+
+    async def upload(self, path: str | os.PathLike[str], *, name: str | None = None) -> str:
+        """Sends a local file to be imported; gives the source to import it by. It is read into memory:
+        ``quarr import --server`` sends files of any size.
+
+        Parameters
+        ----------
+        path : the file.
+        name : what to call it, if not by its own name.
+        """
+        body = await asyncio.to_thread(Path(path).read_bytes)
+        named = {"name": name or Path(path).name, "sha256": hashlib.sha256(body).hexdigest()}
+        headers = {"content-type": "application/octet-stream"}
+        target = "/v1/uploads" + query(named)
+        response = await self._call("POST", target, headers=headers, body=body)
+        return str(json.loads(bytes(response.body))["source"])
+
+    async def delete_upload(self, source: str) -> None:
+        """Deletes a file that was sent and that no job has imported."""
+        await self._call("DELETE", f"/v1/uploads/{segment(source.removeprefix('upload:'))}")
 
 
 class AsyncJob(_Caller):
@@ -386,10 +460,14 @@ class AsyncJob(_Caller):
         """Cancels it; one that has ended stays as it is."""
         return JobInfo.of(await self._json("DELETE", self._target))
 
+    async def resume(self) -> JobInfo:
+        """Goes on with it, if no process works on it, without waiting for a service to find it."""
+        return JobInfo.of(await self._json("POST", self._target + "/resume"))
+
     async def events(self) -> AsyncIterator[JobInfo]:
         """How it is going, whenever it got on, until it has ended."""
         last: JobInfo | None = None
-        while last is None or last.state == "running":
+        while last is None or not last.has_ended:
             try:
                 async for event in self._transport.events(self._target + "/events"):
                     last = JobInfo.of(json.loads(event.data))

@@ -146,7 +146,8 @@ class Client:
 
         Parameters
         ----------
-        kind : ``verify``, which takes ``reference``, ``since`` and ``deep``.
+        kind : ``verify``, which takes ``reference``, ``since`` and ``deep``, or ``import``, for which
+            there is :meth:`import_`.
         repository : what it works on.
         idempotency_key : a second request with the same key gets the first one's job.
         parameters : of this kind of job.
@@ -158,6 +159,74 @@ class Client:
                 )
             )
         )
+
+    def import_(
+        self,
+        sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        repository: str,
+        *,
+        group: str | None = None,
+        branch: str | None = None,
+        message: str | None = None,
+        author: str | None = None,
+        access: Literal['series', 'maps', 'both', 'ml'] | None = None,
+        chunks: Mapping[str, int] | None = None,
+        shards: Mapping[str, int] | None = None,
+        skip: Sequence[str] | None = None,
+        idempotency_key: str | None = None,
+        **parameters: Any,
+    ) -> Job:
+        """Begins to import files as one commit; :meth:`Job.wait` waits for it.
+
+        Parameters
+        ----------
+        sources : what the service reads: ``upload:…`` as :meth:`upload` gives it, or a path or URL
+            that it may read.
+        repository : made if there is none.
+        group : the group to import into; the root if left out.
+        branch : the branch to commit to; ``main`` if left out.
+        message : the commit's message.
+        author : who commits.
+        access : how the data will be read, which decides the shapes of chunks.
+        chunks : lengths of inner chunks by dimension.
+        shards : lengths of shards by dimension.
+        skip : variables to leave out, and attributes as ``variable@attribute``.
+        idempotency_key : a second request with the same key gets the first one's job.
+        parameters : what else imports take, as ``docs/importing.md`` has it.
+        """
+        return Job(
+            run(
+                self._aio.import_(
+                    sources,
+                    repository,
+                    group=group,
+                    branch=branch,
+                    message=message,
+                    author=author,
+                    access=access,
+                    chunks=chunks,
+                    shards=shards,
+                    skip=skip,
+                    idempotency_key=idempotency_key,
+                    **parameters,
+                )
+            )
+        )
+
+    def upload(self, path: str | os.PathLike[str], *, name: str | None = None) -> str:
+        """Sends a local file to be imported; gives the source to import it by. It is read into memory:
+        ``quarr import --server`` sends files of any size.
+
+        Parameters
+        ----------
+        path : the file.
+        name : what to call it, if not by its own name.
+        """
+        return run(self._aio.upload(path, name=name))
+
+    def delete_upload(self, source: str) -> None:
+        """Deletes a file that was sent and that no job has imported."""
+        run(self._aio.delete_upload(source))
 
 
 class Job:
@@ -191,6 +260,10 @@ class Job:
     def cancel(self) -> JobInfo:
         """Cancels it; one that has ended stays as it is."""
         return run(self._aio.cancel())
+
+    def resume(self) -> JobInfo:
+        """Goes on with it, if no process works on it, without waiting for a service to find it."""
+        return run(self._aio.resume())
 
     def events(self) -> Iterator[JobInfo]:
         """How it is going, whenever it got on, until it has ended."""

@@ -18,6 +18,7 @@ __all__ = [
     "DamageError",
     "Error",
     "ExpiredError",
+    "ForbiddenError",
     "IntegrityError",
     "JobError",
     "NoAnswerError",
@@ -111,6 +112,10 @@ class ExpiredError(Error):
     """It was there and is no more."""
 
 
+class ForbiddenError(Error):
+    """The service may not do this, like reading a file of its own for an import."""
+
+
 class PreconditionError(Error):
     """A condition of the request does not hold: the branch moved, or something exists already."""
 
@@ -152,6 +157,7 @@ class JobError(Error):
 
 
 _BY_STATUS: dict[int, type[Error]] = {
+    403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,
     410: ExpiredError,

@@ -152,25 +152,36 @@ class JobInfo(_Model):
     """How a job is going."""
 
     id: str
-    state: Literal["running", "done", "failed", "cancelled"]
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
     spec: dict[str, Any]
     created: str
     updated: str
     owner: str
-    """The server that works on it."""
-    progress: dict[str, int]
-    """``chunks`` and ``chunk_bytes`` that were done, of ``total_bytes``."""
+    """The process that works on it."""
+    progress: dict[str, Any]
+    """``bytes`` of ``total_bytes`` and ``chunks`` of ``total_chunks`` that were done,
+    ``bytes_per_second``, ``seconds_left``, and what is ``current``."""
+    begun_by: str = "service"
+    """Whose rights it has: those of the ``service``, or of who gave a ``command``."""
     report: dict[str, Any] | None = None
+    """What it came to."""
+    warnings: list[str] = field(default_factory=list)
+    """What is worth a look although it is no failure."""
     error: str | None = None
     """Why it failed."""
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it stays as it is."""
+        return self.state not in ("queued", "running")
+
+    @property
     def fraction(self) -> float:
         """How much of it is done, from 0 to 1."""
-        if self.state != "running":
+        if self.has_ended:
             return 1.0
         total = self.progress.get("total_bytes", 0)
-        return min(1.0, self.progress.get("chunk_bytes", 0) / total) if total else 0.0
+        return min(1.0, self.progress.get("bytes", 0) / total) if total else 0.0
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,12 @@ impl Failure {
         Self::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", title, detail).about("f")
     }
 
+    /// The service does not do this for whoever asks.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        let title = "The service is not allowed to do this";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", title, detail)
+    }
+
     /// The request is for another host.
     pub fn misdirected(detail: impl Into<String>) -> Self {
         let title = "The request is for another host";
@@ -206,7 +212,8 @@ impl Failure {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no-answer", title, detail)
     }
 
-    fn conflict(detail: impl Into<String>) -> Self {
+    /// Someone else decides on it, or has decided.
+    pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(
             StatusCode::CONFLICT,
             "conflict",
@@ -261,6 +268,13 @@ impl Failure {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", title, detail).because(cause)
     }
 
+    /// What is stored refers to a file elsewhere that does not give what was imported from it. Never
+    /// a 4xx: Zarr clients take that for fill value.
+    fn original(kind: &str, status: StatusCode, detail: String) -> Self {
+        let title = "An original outside the store cannot be read";
+        Self::new(status, kind, title, detail.clone()).because(detail)
+    }
+
     /// Names the parameter that is wrong.
     #[must_use]
     pub fn about(mut self, parameter: &str) -> Self {
@@ -276,6 +290,11 @@ impl Failure {
     /// Whether a stored object is not there.
     pub fn is_loss(&self) -> bool {
         self.is_loss
+    }
+
+    /// Whether what failed may have happened nevertheless.
+    pub fn is_unclear(&self) -> bool {
+        self.problem.status == StatusCode::GATEWAY_TIMEOUT.as_u16()
     }
 
     /// Whether a stored object is not what it should be.
@@ -384,6 +403,17 @@ impl From<storage::Error> for Failure {
             | storage::Error::Clock { .. }
             | storage::Error::Unstaged { .. } => Self::busy(detail),
             storage::Error::Inconsistent { .. } => Self::signing(detail),
+            storage::Error::Changed { .. } => {
+                Self::original("original-changed", StatusCode::BAD_GATEWAY, detail)
+            }
+            storage::Error::Forbidden { .. } => {
+                Self::original("original-forbidden", StatusCode::BAD_GATEWAY, detail)
+            }
+            storage::Error::Unreachable { .. } => Self::original(
+                "original-unreachable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                detail,
+            ),
             storage::Error::Array(error) => error.into(),
             storage::Error::Store { .. } => Self::unavailable(chain(&error)),
         }
@@ -430,6 +460,35 @@ impl From<query::Error> for Failure {
             }
             query::Error::Busy { .. } => Self::busy(detail),
             query::Error::Directory { .. } | query::Error::Cancelled => Self::unavailable(detail),
+        }
+    }
+}
+
+impl From<importers::Error> for Failure {
+    fn from(error: importers::Error) -> Self {
+        let detail = chain(&error);
+        match error {
+            importers::Error::Read { .. }
+            | importers::Error::Malformed { .. }
+            | importers::Error::Unsupported { .. }
+            | importers::Error::Misfit { .. }
+            | importers::Error::NoPlace { .. }
+            | importers::Error::Codecs(_) => Self::meaningless(detail),
+            importers::Error::Option { option, .. } => {
+                Self::bad_request(option.trim_start_matches("--"), detail)
+            }
+            importers::Error::Changed { .. }
+            | importers::Error::BegunOtherwise { .. }
+            | importers::Error::Exists { .. }
+            | importers::Error::Mirror { .. } => Self::conflict(detail),
+            importers::Error::Write { .. }
+            | importers::Error::Leftover { .. }
+            | importers::Error::Cancelled => Self::unavailable(detail),
+            importers::Error::Worker { .. } => Self::broken(detail),
+            importers::Error::Compute(error) => error.into(),
+            importers::Error::Array(error) => error.into(),
+            importers::Error::Storage(error) => error.into(),
+            importers::Error::Query(error) => error.into(),
         }
     }
 }

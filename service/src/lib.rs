@@ -13,6 +13,7 @@ pub mod open_transactions;
 pub mod signing;
 pub mod state;
 pub mod target;
+pub mod uploads;
 pub mod values;
 pub mod view;
 pub mod witness;

@@ -25,6 +25,9 @@ fn keep_little_memory() {
 
 fn main() -> ExitCode {
     keep_little_memory();
+    if let Some(code) = service::cli::serve_reader() {
+        return code;
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -16,7 +16,7 @@ use storage::{
 
 use crate::error::Failure;
 use crate::http::gathered::Gathering;
-use crate::jobs::Jobs;
+use crate::jobs::{self, Jobs};
 use crate::open_transactions::{OpenTransaction, OpenTransactions};
 use crate::signing::Signing;
 
@@ -147,6 +147,13 @@ impl State {
         self
     }
 
+    /// The same state, which works on jobs as `settings` say. The first call counts.
+    #[must_use]
+    pub fn with_jobs(self, settings: jobs::Settings) -> Self {
+        self.0.jobs.set(settings);
+        self
+    }
+
     /// The store.
     pub fn store(&self) -> &Store {
         &self.0.store
@@ -157,7 +164,7 @@ impl State {
         &self.0.engine
     }
 
-    /// The jobs this server works on.
+    /// The jobs this process works on.
     pub fn jobs(&self) -> &Jobs {
         &self.0.jobs
     }

@@ -172,6 +172,10 @@ impl View {
             let bytes = engine.inner_chunk(&array.reader, &row, inner).await?;
             return Ok(bytes.map(|bytes| part.cut(&bytes)));
         }
+        if array.reader.is_served_otherwise() {
+            let bytes = engine.zarr_bytes(&array.reader, &row).await?;
+            return Ok(Some(part.cut(&bytes)));
+        }
         let range = part.of(row.length);
         if range.is_empty() {
             return Ok(Some(Bytes::new()));

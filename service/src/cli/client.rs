@@ -1,15 +1,22 @@
 //! Requests to the service: to a router in this process, or over the network.
 
+use std::path::Path;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 use tower::ServiceExt as _;
 
 use super::Failed;
 use crate::error::Problem;
+use crate::uploads::Upload;
+
+/// Bytes of a file that are read at once to be sent.
+const UPLOAD_PART_BYTES: usize = 1 << 20;
 
 /// Characters of a path segment or query value that need no escape.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -51,6 +58,49 @@ impl Client {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
+    /// Sends a local file to be imported, as it is read; gives the source it is then.
+    pub(super) async fn upload(&self, path: &Path) -> Result<String, Failed> {
+        let failed =
+            |error: std::io::Error| Failed(format!("cannot read {}: {error}", path.display()));
+        let file = tokio::fs::File::open(path).await.map_err(failed)?;
+        let metadata = file.metadata().await.map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        let name = escape(&name.unwrap_or_default());
+        let url = format!("/v1/uploads?name={name}");
+        let parts = futures::stream::try_unfold(file, |mut file| async move {
+            let mut part = BytesMut::with_capacity(UPLOAD_PART_BYTES);
+            let read = file.read_buf(&mut part).await?;
+            Ok::<_, std::io::Error>((read > 0).then(|| (part.freeze(), file)))
+        });
+        let (status, bytes) = match self {
+            Self::InProcess(router) => {
+                let request = Request::post(&url)
+                    .header(header::CONTENT_TYPE, "application/octet-stream")
+                    .body(Body::from_stream(parts))?;
+                call(router, request).await?
+            }
+            Self::Remote { url: server, http } => {
+                let response = http
+                    .post(format!("{server}{url}"))
+                    .header(header::CONTENT_TYPE, "application/octet-stream")
+                    .header(header::CONTENT_LENGTH, metadata.len())
+                    .body(reqwest::Body::wrap_stream(parts))
+                    .send()
+                    .await?;
+                let status = StatusCode::from_u16(response.status().as_u16())?;
+                (status, response.bytes().await?)
+            }
+        };
+        if !status.is_success() {
+            return Err(failure(status, &bytes));
+        }
+        let upload: Upload = serde_json::from_slice(&bytes)?;
+        Ok(upload.source)
+    }
+
     /// The answer's bytes.
     pub(super) async fn bytes(
         &self,
@@ -72,7 +122,6 @@ impl Client {
         query: &[(&str, String)],
         (media_type, body): (&str, Bytes),
     ) -> Result<Bytes, Failed> {
-        let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         let path: Vec<String> = path.iter().map(|segment| escape(segment)).collect();
         let query: Vec<String> = query
             .iter()
@@ -90,16 +139,7 @@ impl Client {
                     .uri(&url)
                     .header(header::CONTENT_TYPE, media_type)
                     .body(Body::from(body))?;
-                let response = router
-                    .clone()
-                    .oneshot(request)
-                    .await
-                    .unwrap_or_else(|never| match never {});
-                let status = response.status();
-                (
-                    status,
-                    axum::body::to_bytes(response.into_body(), usize::MAX).await?,
-                )
+                call(router, request).await?
             }
             Self::Remote { url: server, http } => {
                 let method = reqwest::Method::from_bytes(method.as_bytes())?;
@@ -119,6 +159,18 @@ impl Client {
         }
         Err(failure(status, &bytes))
     }
+}
+
+fn escape(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+async fn call(router: &Router, request: Request<Body>) -> Result<(StatusCode, Bytes), Failed> {
+    let answered = router.clone().oneshot(request).await;
+    let response = answered.unwrap_or_else(|never| match never {});
+    let status = response.status();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await?;
+    Ok((status, bytes))
 }
 
 /// The problem a service answered with, on one line.

@@ -8,6 +8,7 @@ use storage::Store;
 use super::Failed;
 use super::keys::SigningArgs;
 use super::sizes::{self, SizeArgs};
+use crate::jobs::{Origin, Settings};
 use crate::state::State;
 
 /// How much a service inside another program may take.
@@ -38,11 +39,16 @@ struct Environment {
 /// # Errors
 /// [`Failed`] if the URL, a setting or a variable of the environment is not understood.
 pub fn open_embedded(url: &str, settings: &[(&str, &str)], sizes: &Sizes) -> Result<State, Failed> {
-    let store = Store::open_with(url, settings)?;
+    let store = Store::open_with(url, settings)?.with_externals(super::reference::of_caller());
     let environment = Environment::try_parse_from(["quarr"])?;
     let chosen = environment.sizes.with(sizes);
     let (engine, limits) = chosen.engine(sizes::usual_costs(&store))?;
-    let state = State::new(store, engine, limits);
+    // Whoever asks is the process itself: jobs have its rights, and only it goes on with them.
+    let jobs = Settings {
+        origin: Origin::Command,
+        ..Settings::default()
+    };
+    let state = State::new(store, engine, limits).with_jobs(jobs);
     Ok(match environment.signing.open()? {
         Some(signing) => state.signed(signing),
         None => state,

@@ -116,7 +116,7 @@ fn reducers(text: &str) -> Result<String, String> {
 }
 
 /// `NAME=VALUE`.
-fn assignment(text: &str) -> Result<(String, String), String> {
+pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not of the form DIM=VALUE")),

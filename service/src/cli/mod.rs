@@ -15,13 +15,17 @@ macro_rules! out {
 }
 
 mod audit;
+mod check;
 mod client;
 mod embedded;
+mod export;
 mod get;
+mod jobs;
 mod keys;
 mod meter;
 mod print;
 mod proofs;
+mod reference;
 mod serve;
 mod sizes;
 mod transfer;
@@ -30,7 +34,9 @@ mod verify;
 mod versions;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
@@ -122,9 +128,31 @@ struct Place {
     signing: keys::SigningArgs,
     #[command(flatten)]
     sizes: sizes::SizeArgs,
+    /// How long a job stands still before another process takes it over, in seconds.
+    #[arg(long, global = true, hide = true, value_parser = parse_seconds, env = "QUARR_JOB_STALE_AFTER")]
+    job_stale_after: Option<Duration>,
+}
+
+/// A positive number of seconds.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| (0.1..1e6).contains(seconds));
+    let seconds = seconds.ok_or_else(|| format!("{text:?} is no number of seconds"))?;
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 impl Place {
+    /// How this process works on jobs.
+    fn job_settings(&self) -> crate::jobs::Settings {
+        let defaults = crate::jobs::Settings::default();
+        crate::jobs::Settings {
+            stale_after: self.job_stale_after.unwrap_or(defaults.stale_after),
+            ..defaults
+        }
+    }
+
     /// The service to ask, if any: one that is named here goes before a store, and what is named
     /// here before the environment.
     fn server(&self) -> Option<String> {
@@ -149,10 +177,18 @@ fn environment(name: &str) -> Option<String> {
 enum Command {
     /// Serve the repositories of a store over HTTP.
     Serve(serve::ServeArgs),
-    /// Import a NetCDF or HDF5 file as one commit; creates the repository if it is missing.
+    /// Import a NetCDF or HDF5 file as one commit; creates the repository if it is missing. One that
+    /// was stopped goes on when the command is given again.
     Import(Box<transfer::ImportArgs>),
-    /// Export a group or array to a plain Zarr v3 directory, or an array to an .npy file.
-    Export(transfer::ExportArgs),
+    /// Copy in the values that arrays refer to elsewhere, as one commit.
+    Materialize(reference::MaterializeArgs),
+    /// Export a group, an array or parts of them: Zarr v3 and v2, NetCDF-4, NumPy, safetensors,
+    /// Parquet, CSV.
+    Export(Box<export::ExportArgs>),
+    /// Keep a plain Zarr v3 mirror of a branch in a directory or bucket, updated by what changed.
+    Publish(export::PublishArgs),
+    /// Check a source: units, times, coordinates, references, missing values, chunks.
+    Check(check::CheckArgs),
     #[command(flatten)]
     Service(ServiceCommand),
     /// End the history at commits older than some age; gc deletes what only they need.
@@ -161,6 +197,9 @@ enum Command {
     Gc(upkeep::GcArgs),
     /// Compute the statistics that arrays lack, as one commit.
     RewriteManifest(upkeep::RewriteArgs),
+    /// List, show, cancel and resume long work.
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
     /// Check every byte of a commit, or of a whole repository if no ref is given.
     Verify(verify::VerifyArgs),
     /// Check a proof or a receipt; needs neither store nor service.
@@ -210,9 +249,6 @@ enum ServiceCommand {
     CherryPick(versions::PickArgs),
     /// Move a branch to another commit.
     Reset(versions::ResetArgs),
-    /// List, show and cancel the jobs of a service.
-    #[command(subcommand)]
-    Jobs(JobsCommand),
     /// Prove what a slice holds, for someone who has neither the store nor the service.
     Prove(proofs::ProveArgs),
 }
@@ -267,22 +303,6 @@ enum RefCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum JobsCommand {
-    /// List the jobs, the newest first.
-    List,
-    /// Show a job.
-    Show {
-        /// Its id.
-        id: String,
-    },
-    /// Cancel a job.
-    Cancel {
-        /// Its id.
-        id: String,
-    },
-}
-
 #[derive(Debug, Args)]
 struct TargetArgs {
     #[arg(help = "REPO[@REF][/PATH]")]
@@ -301,8 +321,41 @@ struct LogArgs {
     limit: Option<usize>,
 }
 
+/// What the program is called with to read a file for another process of it.
+const READ_FILE: &str = "_read-file";
+
+/// Reads a file for another process, if this one was started for that.
+pub fn serve_reader() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != READ_FILE {
+        return None;
+    }
+    let path = PathBuf::from(arguments.next()?);
+    Some(match importers::serve_reader(&path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    })
+}
+
+/// Has files whose library may crash read by this program, as processes of their own.
+fn isolate_readers() {
+    // Leads to this program even after another was put in its place.
+    let this = PathBuf::from("/proc/self/exe");
+    let program = match this.exists() {
+        true => Some(this),
+        false => std::env::current_exe().ok(),
+    };
+    if let Some(program) = program {
+        importers::isolate_readers(importers::ReaderCommand {
+            program,
+            arguments: vec![READ_FILE.to_owned()],
+        });
+    }
+}
+
 /// Runs a command; prints one line and fails if it fails.
 pub async fn run(cli: Cli) -> ExitCode {
+    isolate_readers();
     match execute(cli).await {
         Ok(code) => code,
         Err(Failed(reason)) => {
@@ -314,9 +367,10 @@ pub async fn run(cli: Cli) -> ExitCode {
 
 /// The state over the store a command works on.
 fn open_state(place: &Place) -> Result<State, Failed> {
-    let store = Store::open(&place.store())?;
+    let store = Store::open(&place.store())?.with_externals(reference::of_caller());
     let (engine, limits) = place.sizes.engine(sizes::usual_costs(&store))?;
-    with_signing(place, State::new(store, engine, limits))
+    let state = State::new(store, engine, limits).with_jobs(place.job_settings());
+    with_signing(place, state)
 }
 
 fn with_signing(place: &Place, state: State) -> Result<State, Failed> {
@@ -378,18 +432,47 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
                     format!("serve works on a store: give --store instead of --server {server}");
                 return Err(Failed(reason));
             }
-            let store = Store::open(&place.store())?;
+            let store = Store::open(&place.store())?.with_externals(args.externals()?);
             let costs = sizes::measured_costs(&store).await;
             let (engine, limits) = place.sizes.engine(costs)?;
-            let state = with_signing(place, State::new(store, engine, limits))?;
+            let state = State::new(store, engine, limits);
+            let state = state.with_jobs(args.job_settings(place.job_settings()));
+            let state = with_signing(place, state)?;
             serve::serve(state, &args).await?;
         }
         Command::Import(args) => {
-            let import = async |state: &State| transfer::import(state, *args, as_json).await;
-            over_store(place, "import", import).await?;
+            if let Some(url) = place.server() {
+                transfer::import_over(&Client::remote(&url), &args, as_json).await?;
+            } else {
+                let import = async |state: &State| transfer::import(state, &args, as_json).await;
+                over_store(place, "import", import).await?;
+            }
         }
-        Command::Export(args) => {
-            transfer::export(&local_state(place, "export")?, &args, as_json).await?;
+        Command::Materialize(args) => {
+            let materialize = async |state: &State| {
+                let author = transfer::author();
+                reference::materialize(state, &args, &author, as_json).await
+            };
+            over_store(place, "materialize", materialize).await?;
+        }
+        Command::Jobs(command) => match place.server() {
+            Some(url) => {
+                let client = Client::remote(&url);
+                jobs::jobs(&jobs::Where::There(&client), command, as_json).await?;
+            }
+            None => {
+                let run = async |state: &State| {
+                    jobs::jobs(&jobs::Where::Here(state), command, as_json).await
+                };
+                over_store(place, "jobs", run).await?;
+            }
+        },
+        Command::Export(args) => match place.server() {
+            Some(url) => export::export_over(&Client::remote(&url), &args, as_json).await?,
+            None => export::export(&open_state(place)?, &args, as_json).await?,
+        },
+        Command::Publish(args) => {
+            export::publish(&local_state(place, "publish")?, &args, as_json).await?;
         }
         Command::Verify(args) => {
             return match place.server() {
@@ -417,6 +500,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Key(command) => {
             keys::change(&local_state(place, "key")?, &command, as_json).await?;
         }
+        Command::Check(args) => return check::check(args, as_json).await,
         Command::CheckProof(args) => proofs::check_proof(&args, as_json)?,
         Command::Audit(args) => audit::audit(&args, as_json).await?,
         Command::Openapi => out!("{}", http::openapi_document().to_pretty_json()?),
@@ -431,7 +515,6 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
 async fn request(client: &Client, command: ServiceCommand, as_json: bool) -> Result<(), Failed> {
     match command {
         ServiceCommand::Prove(args) => proofs::prove(client, &args, as_json).await?,
-        ServiceCommand::Jobs(command) => jobs(client, command, as_json).await?,
         ServiceCommand::Repo(command) => repo(client, command, as_json).await?,
         ServiceCommand::Branch(command) => refs(client, "branches", command, as_json).await?,
         ServiceCommand::Tag(command) => refs(client, "tags", command, as_json).await?,
@@ -449,22 +532,6 @@ async fn request(client: &Client, command: ServiceCommand, as_json: bool) -> Res
         }
         ServiceCommand::Reset(args) => versions::reset(client, &args, as_json).await?,
     }
-    Ok(())
-}
-
-async fn jobs(client: &Client, command: JobsCommand, as_json: bool) -> Result<(), Failed> {
-    let (method, id) = match &command {
-        JobsCommand::List => {
-            let found = client.json("GET", &["v1", "jobs"], &[], None).await?;
-            let columns = ["id", "state", "created", "updated"];
-            print::table(&found, "jobs", &columns, as_json);
-            return Ok(());
-        }
-        JobsCommand::Show { id } => ("GET", id),
-        JobsCommand::Cancel { id } => ("DELETE", id),
-    };
-    let job = client.json(method, &["v1", "jobs", id], &[], None).await?;
-    print::fields(&job, as_json);
     Ok(())
 }
 

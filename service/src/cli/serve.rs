@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use axum::middleware;
 use clap::Args;
+use storage::Externals;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::Failed;
+use super::reference::AllowArgs;
+use super::sizes::parse_bytes;
 use crate::http;
-use crate::jobs::keep_adopting;
+use crate::jobs::{Settings, keep_adopting};
 use crate::signing::keep_publishing;
 use crate::state::State;
 
@@ -25,6 +28,30 @@ pub(super) struct ServeArgs {
     /// Serve anyone who reaches the address, under any host name, without authentication.
     #[arg(long)]
     insecure: bool,
+    #[command(flatten)]
+    allow: AllowArgs,
+    /// Most jobs, such as imports, that are worked on at once; others wait.
+    #[arg(long, default_value_t = 2, value_name = "N", env = "QUARR_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+    /// Largest file that may be sent to be imported.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, env = "QUARR_UPLOAD_LIMIT", default_value = "64GiB")]
+    upload_limit: u64,
+}
+
+impl ServeArgs {
+    /// Reads what the service may read outside its store.
+    pub(super) fn externals(&self) -> Result<Externals, Failed> {
+        self.allow.externals()
+    }
+
+    /// How the server works on jobs.
+    pub(super) fn job_settings(&self, defaults: Settings) -> Settings {
+        Settings {
+            running_most: self.jobs.into(),
+            upload_limit: self.upload_limit,
+            ..defaults
+        }
+    }
 }
 
 pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> {

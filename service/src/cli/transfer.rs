@@ -1,35 +1,51 @@
-//! `quarr import`, `quarr export` and `quarr verify`: long work on a store.
+//! `quarr import`: files of other formats into a store.
 #![expect(clippy::print_stderr, reason = "progress and warnings are printed")]
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use array::{ResolvedSelection, Selection};
 use clap::Args;
-use compute::cf::Decode;
-use importers::{Access, Exported, ImportOptions, Lengths, Progress, default_codecs};
+use importers::{Access, Codec, ImportOptions, Lengths, NewDim, Order, Planned};
 use serde_json::json;
-use storage::{Node, Repository};
+use storage::Repository;
+use tokio::signal::unix::Signal;
+use uuid::Uuid;
 
-use super::meter::Meter;
+use super::client::Client;
+use super::jobs::{Where, follow, interrupts, outcome, print_import, print_trials};
+use super::reference::{ReferenceArgs, of_caller};
 use super::{Failed, print};
-use crate::error::Failure;
-use crate::format::Format;
+use crate::jobs::{self, trial_infos, ImportSpec, Job, JobReport, JobSpec, Origin};
 use crate::state::State;
 use crate::target::Target;
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// The NetCDF-3, NetCDF-4 or HDF5 file.
-    source: PathBuf,
+    /// Files (NetCDF, HDF5, npy, npz, safetensors, Parquet, CSV, GeoTIFF, GRIB2), Zarr directories,
+    /// URLs (http, https, s3, gs, az) or patterns of them; of a service also upload:ID. Several go
+    /// with --append or --new-dim.
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<String>,
     /// Where to: REPO[/GROUP]
     #[arg(long, value_name = "REPO[/GROUP]")]
     to: Target,
     /// The branch to commit to.
     #[arg(long, default_value = "main")]
     branch: String,
+    #[command(flatten)]
+    join: JoinArgs,
+    /// What compresses inner chunks: none, gzip, zstd, zstd+shuffle, zstd+bitshuffle, lz4+shuffle and
+    /// the like, with :LEVEL, or auto for what suits a sample of each variable best. zstd:1 if left
+    /// out; a Zarr source keeps its own then.
+    #[arg(long, value_name = "CODEC")]
+    codec: Option<Codec>,
+    /// Tell how small and how fast codecs make a sample of each variable.
+    #[arg(long)]
+    explain_codec: bool,
+    /// Print the arrays that would be made, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// How the data will be read: series, maps, both or ml. Decides chunk shapes.
     #[arg(long = "for", default_value = "both", value_name = "ACCESS")]
     access: Access,
@@ -64,149 +80,213 @@ pub(super) struct ImportArgs {
     /// Memory for shards being written, in MiB.
     #[arg(long, default_value_t = 192, value_name = "MIB")]
     memory_mib: u64,
+    #[command(flatten)]
+    reference: ReferenceArgs,
 }
 
+/// How several files, and arrays that exist, go together.
 #[derive(Debug, Args)]
-pub(super) struct ExportArgs {
-    #[arg(help = "REPO[@REF][/PATH]")]
-    target: Target,
-    /// A new Zarr directory, or for an array a file ending in .npy
-    destination: PathBuf,
+struct JoinArgs {
+    /// Join files along this dimension, which they have, and put them behind what is in the group.
+    #[arg(long, value_name = "DIM")]
+    append: Option<String>,
+    /// Stack files along a new first dimension of this name; with a coordinate: NAME=r1,r2,…,
+    /// NAME=0..7, or NAME=@ for what differs in the names of the files.
+    #[arg(long, value_name = "NAME[=VALUES]")]
+    new_dim: Option<NewDim>,
+    /// Take the files in the order of their coordinate along --append.
+    #[arg(long, requires = "append")]
+    sort: bool,
+    /// Take the files as given even if their coordinate along --append does not ascend or descend
+    /// all the way.
+    #[arg(long, requires = "append", conflicts_with = "sort")]
+    unordered: bool,
 }
 
-fn author() -> String {
+impl JoinArgs {
+    fn order(&self) -> Option<String> {
+        let order = match (self.sort, self.unordered) {
+            (true, _) => Order::Sorted,
+            (false, true) => Order::Unchecked,
+            (false, false) => return None,
+        };
+        Some(order.to_string())
+    }
+}
+
+pub(super) fn author() -> String {
     std::env::var("QUARR_AUTHOR")
         .or_else(|_| std::env::var("USER"))
         .unwrap_or_else(|_| "quarr".into())
 }
 
-pub(super) async fn import(state: &State, args: ImportArgs, as_json: bool) -> Result<(), Failed> {
-    if args.to.has_reference || args.to.slice.is_some() {
+impl ImportArgs {
+    /// The job, but for where its sources are.
+    fn spec(&self, sources: Vec<String>) -> Result<ImportSpec, Failed> {
+        if self.to.has_reference || self.to.slice.is_some() {
+            return Err(Failed(
+                "--to takes REPO[/GROUP]; the branch goes with --branch".into(),
+            ));
+        }
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let (by_reference, statistics) = self.reference.chosen();
+        Ok(ImportSpec {
+            sources,
+            repository: self.to.repository.to_string(),
+            group: given(self.to.path.as_str()),
+            branch: Some(self.branch.clone()),
+            message: given(&self.message),
+            author: Some(author()),
+            access: Some(self.access.to_string()),
+            chunks: self.chunks.0.clone(),
+            shards: self.shards.0.clone(),
+            codec: self.codec.map(|codec| codec.to_string()),
+            explain_codec: self.explain_codec,
+            append: self.join.append.clone(),
+            new_dim: self.join.new_dim.as_ref().map(ToString::to_string),
+            order: self.join.order(),
+            by_reference,
+            statistics,
+            skip: self.skip.iter().cloned().collect(),
+            memory_mib: Some(self.memory_mib.max(1)),
+        })
+    }
+}
+
+/// Imports in this process, as a job of the store: one that was killed goes on when the command is
+/// given again.
+pub(super) async fn import(state: &State, args: &ImportArgs, as_json: bool) -> Result<(), Failed> {
+    // The job may go on in another directory.
+    let absolute = |source: &String| match is_elsewhere(source) {
+        true => Ok(source.clone()),
+        false => Ok(std::path::absolute(source)?.to_string_lossy().into_owned()),
+    };
+    let sources = args.sources.iter().map(absolute);
+    let spec = args.spec(sources.collect::<Result<_, Failed>>()?)?;
+    if args.dry_run {
+        let options = spec.options(spec.sources.clone())?;
+        return dry_run(state, &args.to, &options, as_json).await;
+    }
+    let interrupts = interrupts()?;
+    let spec = JobSpec::Import(Box::new(spec));
+    let started = Instant::now();
+    let job = match jobs::unfinished(state, &spec).await? {
+        Some(job) => {
+            eprintln!("going on with job {}, which was stopped", job.id);
+            jobs::resume(state, job.id, Origin::Command).await?
+        }
+        None => jobs::begin(state, spec, Origin::Command, None).await?,
+    };
+    finish_import(&Where::Here(state), job.id, interrupts, started, as_json).await
+}
+
+/// Whether a source is named by a URL or is an upload, not by a path.
+fn is_elsewhere(source: &str) -> bool {
+    source.starts_with("upload:") || source.contains("://")
+}
+
+/// Has a service import, as a job; local files are sent to it.
+pub(super) async fn import_over(
+    client: &Client,
+    args: &ImportArgs,
+    as_json: bool,
+) -> Result<(), Failed> {
+    if args.dry_run {
         return Err(Failed(
-            "--to takes REPO[/GROUP]; the branch goes with --branch".into(),
+            "--dry-run reads the files here: give --store".into(),
         ));
     }
-    let options = ImportOptions {
-        source: args.source.clone(),
-        group: args.to.path.clone(),
-        branch: args.branch.parse()?,
-        author: author(),
-        message: args.message,
-        access: args.access,
-        inner_lengths: args.chunks,
-        shard_lengths: args.shards,
-        codecs: default_codecs(),
-        skip: args.skip.into_iter().collect::<BTreeSet<_>>(),
-        memory_bytes: args.memory_mib.max(1) << 20,
-    };
-    // Before a repository is made for it: the file must be good.
-    let wanted = options.clone();
-    tokio::task::spawn_blocking(move || importers::check(&wanted)).await??;
-    let store = state.store().under(args.to.repository.as_str());
-    let repository = match Repository::open(store.clone()).await {
-        Err(storage::Error::NotFound { .. }) => Repository::create(store, &author()).await?,
-        other => other?,
-    };
-    let (meter, started) = (Meter::new(), Instant::now());
-    let show = |progress: &Progress| {
-        let Progress {
-            shards,
-            total_shards,
-            variable,
-            ..
-        } = progress;
-        let what = format!("{shards} of {total_shards} chunks  {variable}");
-        meter.show(progress.bytes, progress.total_bytes, &what);
-    };
-    let imported = importers::import(&repository, &options, &show).await?;
-    meter.done();
-    for dropped in &imported.dropped {
-        eprintln!(
-            "warning: {} {} = {} is left out: {} (kept in the commit's properties)",
-            dropped.variable, dropped.attribute, dropped.value, dropped.reason
-        );
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    if as_json {
-        let body = json!({
-            "commit": imported.commit,
-            "arrays": imported.arrays.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "bytes": imported.bytes,
-            "seconds": seconds,
+    let started = Instant::now();
+    args.spec(Vec::new())?;
+    let mut sources = Vec::with_capacity(args.sources.len());
+    for source in &args.sources {
+        sources.push(match is_elsewhere(source) {
+            true => source.clone(),
+            false => client.upload(Path::new(source)).await?,
         });
-        out!("{body}");
-    } else {
-        out!(
-            "imported {} arrays, {} in {seconds:.1} s, as commit {}",
-            imported.arrays.len(),
-            print::size(imported.bytes),
-            imported.commit
-        );
     }
-    Ok(())
-}
-
-async fn open(state: &State, target: &Target) -> Result<(storage::Snapshot, Node), Failed> {
-    let name = target.repository.as_str();
-    let snapshot = state.snapshot(name, &target.reference).await?.snapshot;
-    let node = snapshot.node(&target.path).await.map_err(Failure::from)?;
-    Ok((snapshot, node))
-}
-
-pub(super) async fn export(state: &State, args: &ExportArgs, as_json: bool) -> Result<(), Failed> {
-    if args.target.slice.is_some() {
-        return Err(Failed(
-            "export takes whole arrays; use get for a slice".into(),
-        ));
-    }
-    let (snapshot, node) = open(state, &args.target).await?;
-    let is_npy = args
-        .destination
-        .extension()
-        .is_some_and(|extension| extension == "npy");
-    let exported = match (node, is_npy) {
-        (Node::Array(array), true) => export_npy(state, array, &args.destination).await?,
-        (Node::Group(_), true) => {
-            return Err(Failed("an .npy file holds one array: name one".into()));
-        }
-        (node, false) => {
-            importers::export_zarr(state.engine(), &snapshot, node, &args.destination, &|_| {})
-                .await?
-        }
-    };
-    if as_json {
-        let body = json!({ "arrays": exported.arrays, "chunks": exported.chunks, "bytes": exported.bytes });
-        out!("{body}");
-    } else {
-        out!(
-            "exported {} arrays, {} chunks, {} to {}",
-            exported.arrays,
-            exported.chunks,
-            print::size(exported.bytes),
-            args.destination.display()
-        );
-    }
-    Ok(())
-}
-
-async fn export_npy(
-    state: &State,
-    array: storage::ArrayNode,
-    path: &Path,
-) -> Result<Exported, Failed> {
-    let reader = state.engine().open(array)?;
-    let selection: ResolvedSelection =
-        Selection::all().resolve(reader.metadata().shape(), array::Bounds::Clamp)?;
-    let tensor = state
-        .engine()
-        .read(&reader, &selection, Decode::Raw)
+    let spec = serde_json::to_value(JobSpec::Import(Box::new(args.spec(sources)?)))?;
+    let interrupts = interrupts()?;
+    let job = client
+        .json("POST", &["v1", "jobs"], &[], Some(&spec))
         .await?;
-    let bytes = Format::Npy.encode_tensor(tensor, &[])?;
-    std::fs::write(path, &bytes)
-        .map_err(|error| Failed(format!("cannot write {}: {error}", path.display())))?;
-    Ok(Exported {
-        arrays: 1,
-        chunks: 0,
-        bytes: bytes.len() as u64,
-    })
+    let job: Job = serde_json::from_value(job)?;
+    finish_import(&Where::There(client), job.id, interrupts, started, as_json).await
+}
+
+async fn finish_import(
+    place: &Where<'_>,
+    id: Uuid,
+    mut interrupts: Signal,
+    started: Instant,
+    as_json: bool,
+) -> Result<(), Failed> {
+    match outcome(follow(place, id, &mut interrupts).await?)? {
+        JobReport::Import(report) => {
+            print_import(id, &report, started.elapsed().as_secs_f64(), as_json);
+            Ok(())
+        }
+        _ => Err(Failed(format!("job {id} is no import"))),
+    }
+}
+
+/// Prints what an import would make.
+async fn dry_run(
+    state: &State,
+    to: &Target,
+    options: &ImportOptions,
+    as_json: bool,
+) -> Result<(), Failed> {
+    let store = state.store().under(to.repository.as_str());
+    let repository = match Repository::open(store).await {
+        Err(storage::Error::NotFound { .. }) => None,
+        other => Some(other?),
+    };
+    let planned = importers::dry_run(repository.as_ref(), options, &of_caller()).await?;
+    if as_json {
+        let array = |array: &Planned| {
+            json!({
+                "path": array.path.to_string(),
+                "data_type": array.data_type.to_json(),
+                "shape": array.shape,
+                "chunks": array.inner,
+                "shards": array.shard,
+                "objects": array.objects,
+                "append": array.appended.map(|(axis, start)| json!({ "axis": axis, "from": start })),
+                "codec": array.codec,
+                "bytes": array.bytes,
+                "estimated_bytes": array.estimated_bytes,
+                "trials": trial_infos(&array.trials),
+            })
+        };
+        let body = json!({ "arrays": planned.iter().map(array).collect::<Vec<_>>() });
+        out!("{body}");
+        return Ok(());
+    }
+    for array in &planned {
+        let stored = match array.estimated_bytes {
+            Some(estimated) => format!("about {}", print::size(estimated)),
+            None => "size not sampled".to_owned(),
+        };
+        let how = match (&array.appended, &array.codec) {
+            (Some((_, start)), _) => format!("appended from {start}"),
+            (None, Some(codec)) => codec.clone(),
+            (None, None) => String::new(),
+        };
+        out!(
+            "{} {} {:?}, chunks {:?}, shards {:?}, {} objects, {how}, {} as {stored}",
+            array.path,
+            array.data_type,
+            array.shape,
+            array.inner,
+            array.shard,
+            array.objects,
+            print::size(array.bytes),
+        );
+        if options.explain_codec {
+            print_trials(array.path.as_str(), &trial_infos(&array.trials));
+        }
+    }
+    out!("nothing was written");
+    Ok(())
 }

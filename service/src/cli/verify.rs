@@ -120,9 +120,9 @@ pub(super) async fn verify_over(
         let job = client.json("GET", &["v1", "jobs", &id], &[], None).await?;
         let number = |name: &str| job["progress"][name].as_u64().unwrap_or(0);
         let chunks = format!("{} chunks", number("chunks"));
-        meter.show(number("chunk_bytes"), number("total_bytes"), &chunks);
+        meter.show(number("bytes"), number("total_bytes"), &chunks);
         match job["state"].as_str() {
-            Some("running") => tokio::time::sleep(POLL_INTERVAL).await,
+            Some("queued" | "running") => tokio::time::sleep(POLL_INTERVAL).await,
             Some("done") => {
                 meter.done();
                 let report: ReportInfo = serde_json::from_value(job["report"].clone())?;
@@ -145,11 +145,14 @@ fn tell(
 ) -> Result<ExitCode, Failed> {
     if as_json {
         let mut body: Value = serde_json::to_value(report)?;
-        body["ok"] = json!(report.damage.is_empty());
+        body["ok"] = json!(report.damage.is_empty() && report.originals.is_empty());
         out!("{body}");
     } else {
         for damage in &report.damage {
             out!("damaged: {}: {}", damage.object, damage.reason);
+        }
+        for original in &report.originals {
+            out!("original: {}: {}", original.object, original.reason);
         }
         let after = match &args.since {
             Some(since) => format!("since {since}: "),
@@ -171,8 +174,16 @@ fn tell(
             report.unreferenced
         );
     }
-    if report.damage.is_empty() {
+    if report.damage.is_empty() && report.originals.is_empty() {
         return Ok(ExitCode::SUCCESS);
+    }
+    if report.damage.is_empty() {
+        return Err(Failed(format!(
+            "{} is as it was written, but {} of its chunks refer to originals that changed or cannot \
+             be read: put them back, or import them again",
+            args.target.repository,
+            report.originals.len()
+        )));
     }
     Err(Failed(format!(
         "{} of {} is damaged",

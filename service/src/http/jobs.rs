@@ -14,11 +14,14 @@ use uuid::Uuid;
 
 use super::extract::{Body, Path, idempotency};
 use crate::error::{Failure, Problem};
-use crate::jobs::{self, Job, JobSpec, JobState};
+use crate::jobs::{self, Job, JobSpec};
 use crate::state::State;
 
 /// How often a job elsewhere is looked at for those who follow it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Least time between two events.
+const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Jobs, the newest first.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -26,9 +29,12 @@ pub(crate) struct JobList {
     jobs: Vec<Job>,
 }
 
-/// Begins a job: `{"kind": "verify", "repository": …, "reference"?, "since"?, "deep"?}`.
+/// Begins a job: `{"kind": "verify", "repository": …, "reference"?, "since"?, "deep"?}` or
+/// `{"kind": "import", "sources": […], "repository": …, "group"?, "branch"?, "message"?, "author"?, "for"?, "chunks"?, "shards"?, "skip"?}`.
+///
+/// A source is `upload:<id>`, or a path or URL the service may read.
 #[utoipa::path(post, path = "/v1/jobs", request_body = JobSpec,
-    responses((status = 202, body = Job), (status = 400, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem),
+    responses((status = 202, body = Job), (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem),
         (status = 503, body = Problem)))]
 pub(crate) async fn begin(
     Shared(state): Shared<State>,
@@ -38,7 +44,13 @@ pub(crate) async fn begin(
     let spec: JobSpec = serde_json::from_slice(&body)
         .map_err(|error| Failure::bad_request("body", error.to_string()))?;
     let request = idempotency(&headers, &[])?.map(|request| request.key);
-    let job = jobs::begin(&state, spec, request.as_deref()).await?;
+    let job = jobs::begin(
+        &state,
+        spec,
+        state.jobs().settings().origin,
+        request.as_deref(),
+    )
+    .await?;
     let location = [(header::LOCATION, format!("/v1/jobs/{}", job.id))];
     Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
 }
@@ -70,6 +82,19 @@ pub(crate) async fn cancel(
     Ok(Json(jobs::cancel(&state, id).await?))
 }
 
+/// Goes on with a job that nobody works on, without waiting for a server to find it.
+#[utoipa::path(post, path = "/v1/jobs/{id}/resume", params(("id" = String, Path)),
+    responses((status = 200, body = Job), (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(crate) async fn resume(
+    Shared(state): Shared<State>,
+    Path(id): Path<Uuid>,
+) -> Result<Json<Job>, Failure> {
+    Ok(Json(
+        jobs::resume(&state, id, state.jobs().settings().origin).await?,
+    ))
+}
+
 /// Follows a job as server-sent events, one whenever it got on, until it ends.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", params(("id" = String, Path)),
     responses((status = 200, content_type = "text/event-stream", body = String), (status = 400, body = Problem), (status = 404, body = Problem)))]
@@ -92,14 +117,16 @@ pub(crate) async fn events(
 
 /// What a job is like after it got on; nothing once it has ended.
 async fn next(state: &State, last: &Job) -> Option<Job> {
-    if last.state != JobState::Running {
+    if last.state.has_ended() {
         return None;
     }
+    // A job of many small chunks gets on all the time.
+    tokio::time::sleep(EVENT_INTERVAL).await;
     loop {
-        jobs::wait(state, last.id, POLL_INTERVAL).await;
         let found = jobs::show(state, last.id).await.ok()?;
         if found != *last {
             return Some(found);
         }
+        jobs::wait(state, last.id, POLL_INTERVAL).await;
     }
 }

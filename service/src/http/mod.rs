@@ -18,6 +18,7 @@ mod refs;
 mod repositories;
 mod tlog;
 mod transactions;
+mod uploads;
 mod versions;
 mod writes;
 pub(crate) mod zarr;
@@ -30,7 +31,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tower_http::cors::{Any, CorsLayer};
 use tower_http::trace::TraceLayer;
 
@@ -138,6 +139,9 @@ pub fn router(state: State) -> Router {
         .route("/v1/jobs", get(jobs::list).post(jobs::begin))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
         .route("/v1/jobs/{id}/events", get(jobs::events))
+        .route("/v1/jobs/{id}/resume", post(jobs::resume))
+        .route("/v1/uploads", post(uploads::store))
+        .route("/v1/uploads/{id}", delete(uploads::delete))
         .nest("/v1/repos/{repository}", repository)
         .nest("/v1/transactions/{id}", transaction)
         .merge(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi_document()))

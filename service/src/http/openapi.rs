@@ -4,7 +4,7 @@ use utoipa::OpenApi;
 
 use super::{
     data, explain, jobs, metrics, points, proofs, reduce, refs, repositories, tlog, transactions,
-    versions, writes, zarr,
+    uploads, versions, writes, zarr,
 };
 use crate::error::Problem;
 
@@ -47,6 +47,9 @@ use crate::error::Problem;
         jobs::show,
         jobs::cancel,
         jobs::events,
+        jobs::resume,
+        uploads::store,
+        uploads::delete,
         zarr::root,
         zarr::key,
         writes::data,

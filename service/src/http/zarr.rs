@@ -14,7 +14,7 @@ use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::response::Response;
 use bytes::Bytes;
-use importers::document_with_members;
+use importers::{document_with_members, shown_document};
 use storage::{ArrayNode, GroupNode, Node, Transaction};
 
 use super::answer::{Caching, Representation, part, requested_range};
@@ -247,16 +247,22 @@ async fn chunk(
     if let Some(response) = caching.not_modified(headers) {
         return Ok(response);
     }
-    let range = requested_range(headers, caching, row.length)?;
-    let wanted = range.clone().unwrap_or(0..row.length);
-    // The length is known without reading: a HEAD costs no request to the store.
-    let body = if *asked.method == Method::HEAD {
-        Bytes::new()
-    } else {
-        engine.stored_bytes(&reader, &row, wanted.clone()).await?
+    let encoded_anew = match reader.is_served_otherwise() {
+        true => Some(engine.zarr_bytes(&reader, &row).await?),
+        false => None,
+    };
+    let bytes = encoded_anew.as_ref();
+    let whole_length = bytes.map_or(row.length, |bytes| bytes.len() as u64);
+    let range = requested_range(headers, caching, whole_length)?;
+    let wanted = range.clone().unwrap_or(0..whole_length);
+    let body = match (&encoded_anew, *asked.method == Method::HEAD) {
+        // The length is known without reading: a HEAD costs no request to the store.
+        (_, true) => Bytes::new(),
+        (Some(bytes), false) => bytes.slice(wanted.start as usize..wanted.end as usize),
+        (None, false) => engine.stored_bytes(&reader, &row, wanted.clone()).await?,
     };
     let media_type = "application/octet-stream";
-    let mut response = part(media_type, body, range, row.length, caching);
+    let mut response = part(media_type, body, range, whole_length, caching);
     let length = HeaderValue::from(wanted.end - wanted.start);
     response
         .headers_mut()
@@ -271,7 +277,7 @@ pub(crate) async fn document(
     node: &Node,
 ) -> Result<Bytes, Failure> {
     if let Node::Array(_) = node {
-        return Ok(node.document().clone());
+        return Ok(shown_document(node).into());
     }
     let Target::Pinned(pinned) = target else {
         let nodes = target.walk(node.clone()).await?;

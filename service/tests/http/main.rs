@@ -12,6 +12,7 @@ mod branch_writes;
 mod contract;
 mod dav;
 mod formats;
+mod imports;
 mod jobs;
 mod listing;
 mod reads;

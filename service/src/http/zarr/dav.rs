@@ -220,7 +220,7 @@ async fn size_of(state: &State, target: &Target<'_>, key: &str) -> Result<Option
     let bytes = match Place::of(target, key).await? {
         Place::Document(Some(path)) => match target.find(&path).await? {
             Some(node @ Node::Group(_)) => document(state, target, &node).await?.len() as u64,
-            Some(node @ Node::Array(_)) => node.document().len() as u64,
+            Some(node @ Node::Array(_)) => document(state, target, &node).await?.len() as u64,
             None => return Ok(None),
         },
         Place::Directory(_) => return Ok(Some(Size::Directory)),
@@ -233,7 +233,11 @@ async fn size_of(state: &State, target: &Target<'_>, key: &str) -> Result<Option
         Place::Chunk(array, index) => {
             let region = array.metadata().grid().chunk_region_in_array(&index);
             target.note_region(&array, region);
-            match array.chunk(&index).await? {
+            let reader = state.engine().open(*array)?;
+            match state.engine().chunk(&reader, &index).await? {
+                Some(row) if reader.is_served_otherwise() => {
+                    state.engine().zarr_bytes(&reader, &row).await?.len() as u64
+                }
                 Some(row) => row.length,
                 None => return Ok(None),
             }
