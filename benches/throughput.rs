@@ -4,7 +4,6 @@
 
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
@@ -12,11 +11,11 @@ use std::path::Path;
 use array::{Bounds, NodePath, ResolvedSelection, Selection};
 use compute::cf::Decode;
 use compute::{Reducer, Reduction};
-use importers::{Access, ImportOptions, Lengths, default_codecs};
+use importers::ImportOptions;
 use quarr_benches::{Timing, measure};
 use quarr_tests::sample;
 use query::{ArrayReader, Engine, Settings};
-use storage::{Repository, Store};
+use storage::{AllowList, Externals, Repository, Store};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -97,20 +96,13 @@ fn print(timing: &Timing, name: &str, bytes: u64) {
 async fn import_file(source: &Path, target: &Path) -> Result<(), Error> {
     let store = Store::open(&target.to_string_lossy())?.under("large");
     let repository = Repository::create(store, "bench").await?;
+    let sources = vec![source.to_string_lossy().into_owned()];
     let options = ImportOptions {
-        source: source.to_owned(),
-        group: NodePath::root(),
-        branch: "main".parse()?,
-        author: "bench".into(),
-        message: String::new(),
-        access: Access::default(),
-        inner_lengths: Lengths::default(),
-        shard_lengths: Lengths::default(),
-        codecs: default_codecs(),
-        skip: BTreeSet::new(),
         memory_bytes: 256 << 20,
+        ..ImportOptions::new(sources, "main".parse()?)
     };
-    importers::import(&repository, &options, &|_| {}).await?;
+    let files = Externals::new(AllowList::everything());
+    importers::import(&repository, &options, &files, &|_| {}).await?;
     Ok(())
 }
 

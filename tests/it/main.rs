@@ -18,6 +18,7 @@ mod garbage;
 mod histories;
 mod imports;
 mod killed_writers;
+mod mirrors;
 mod proofs;
 mod read_path;
 mod reductions;

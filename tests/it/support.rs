@@ -1,19 +1,21 @@
 //! What several tests share: repositories in a watched store, and reads of all of them.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use array::{Bounds, DataType, NodePath, ResolvedSelection, Selection};
-use importers::{Access, ImportOptions, Lengths, default_codecs};
+use array::{Bounds, DataType, ResolvedSelection, Selection};
+use importers::ImportOptions;
 use object_store::ObjectStore;
 use quarr_tests::arrays::{self, SampleArray};
 use quarr_tests::watched::Watched;
 use query::{ArrayReader, Engine, Settings};
 use serde_json::json;
 use storage::tlog::{Checkpoint, SigningKey, TreeHash};
-use storage::{CommitId, CommitOptions, RefKind, Repository, Snapshot, Store, Transaction};
+use storage::{
+    AllowList, CommitId, CommitOptions, Externals, RefKind, Repository, Snapshot, Store,
+    Transaction,
+};
 
 /// An error with its causes, as a log would show it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -63,6 +65,23 @@ pub(crate) async fn commit(repository: &Repository, samples: &[SampleArray]) -> 
     transaction.commit(options).await.unwrap()
 }
 
+/// An import of a file to branch `main`, as importers do unless they are told otherwise.
+pub(crate) fn import_options(source: &Path) -> ImportOptions {
+    ImportOptions {
+        author: "test".into(),
+        memory_bytes: 64 << 20,
+        ..ImportOptions::new(
+            vec![source.to_str().unwrap().to_owned()],
+            "main".parse().unwrap(),
+        )
+    }
+}
+
+/// Files elsewhere, all of them.
+pub(crate) fn files() -> Externals {
+    Externals::new(AllowList::everything())
+}
+
 /// Imports a file to branch `main` as importers do unless they are told otherwise.
 pub(crate) async fn import(
     repository: &Repository,
@@ -70,19 +89,10 @@ pub(crate) async fn import(
     memory_bytes: u64,
 ) -> Result<(), importers::Error> {
     let options = ImportOptions {
-        source: source.to_owned(),
-        group: NodePath::root(),
-        branch: "main".parse().unwrap(),
-        author: "test".into(),
-        message: String::new(),
-        access: Access::default(),
-        inner_lengths: Lengths::default(),
-        shard_lengths: Lengths::default(),
-        codecs: default_codecs(),
-        skip: BTreeSet::new(),
         memory_bytes,
+        ..import_options(source)
     };
-    let imported = importers::import(repository, &options, &|_| {}).await;
+    let imported = importers::import(repository, &options, &files(), &|_| {}).await;
     imported.map(drop)
 }
 

@@ -328,8 +328,14 @@ def cycles(path: Path) -> list[str]:
 def missing_filter(path: Path) -> list[str]:
     with h5py.File(path, "w") as file:
         file["good"] = np.arange(3)
-        file.create_dataset("lzf", data=np.arange(1000), compression="lzf")
-    return ["lzf"]
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((1000,))
+        # A number for private use; optional, or the library would not make the dataset.
+        properties.set_filter(32999, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((1000,))
+        dataset = h5py.h5d.create(file.id, b"unknown", h5py.h5t.NATIVE_INT64, space, properties)
+        dataset.write_direct_chunk((0,), bytes(500), 0)
+    return ["unknown"]
 
 
 def huge(path: Path) -> list[str]:

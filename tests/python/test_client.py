@@ -36,6 +36,9 @@ OPERATIONS = {
     "GET /v1/jobs/{}": "AsyncJob.info",
     "DELETE /v1/jobs/{}": "AsyncJob.cancel",
     "GET /v1/jobs/{}/events": "AsyncJob.events",
+    "POST /v1/jobs/{}/resume": "AsyncJob.resume",
+    "POST /v1/uploads": "AsyncClient.upload",
+    "DELETE /v1/uploads/{}": "AsyncClient.delete_upload",
     "GET /v1/repos": "AsyncClient.repositories",
     "GET /v1/repos/{}": "AsyncRepository.info",
     "PUT /v1/repos/{}": "AsyncClient.create_repo",
@@ -222,6 +225,11 @@ async def test_every_operation_is_reachable(backend):
     assert [info.state async for info in job.events()][-1] == "done"
     assert (await job.info()).state == (await job.cancel()).state == "done"
     assert job.id in [one.id for one in await root.jobs()]
+    with pytest.raises(quarr.ConflictError):
+        await job.resume()
+    source = await root.upload(__file__)
+    assert source.startswith("upload:")
+    await root.delete_upload(source)
     await root.delete_repo(name)
 
     missed = [
