@@ -666,12 +666,12 @@ impl Plan {
         }
         for array in &self.arrays {
             let metadata = array.metadata.clone();
-            match array.appended {
+            match &array.appended {
                 None => transaction.create_array(&array.path, metadata).await?,
-                // It only becomes longer: no cell is cut off.
-                Some(_) => {
-                    transaction
-                        .set_array_metadata(&array.path, metadata)
+                Some(appended) => {
+                    let engine = &appended.engine;
+                    engine
+                        .set_metadata(transaction, &array.path, metadata)
                         .await?;
                 }
             }

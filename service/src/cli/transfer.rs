@@ -16,7 +16,7 @@ use super::client::Client;
 use super::jobs::{Where, follow, interrupts, outcome, print_import, print_trials};
 use super::reference::{ReferenceArgs, of_caller};
 use super::{Failed, print};
-use crate::jobs::{self, trial_infos, ImportSpec, Job, JobReport, JobSpec, Origin};
+use crate::jobs::{self, ImportSpec, Job, JobReport, JobSpec, Origin, trial_infos};
 use crate::state::State;
 use crate::target::Target;
 
