@@ -149,7 +149,7 @@ def test_a_repository_by_reference_verifies_and_proves(place, referred, tmp_path
     store, _, _ = place
     service.run("verify", repo, "--deep", "--store", store)
     listed = service.run_json("ls", repo, "--store", store)
-    names = [member["name"] for member in listed["members"] if member["kind"] == "array"]
+    names = [member["name"] for member in listed if member["kind"] == "array"]
     for name in names[:2]:
         proof = tmp_path / f"{name}.json"
         service.run("prove", f"{repo}@main/{name}", "-o", proof, "--store", store)
