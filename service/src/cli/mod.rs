@@ -177,7 +177,7 @@ fn environment(name: &str) -> Option<String> {
 enum Command {
     /// Serve the repositories of a store over HTTP.
     Serve(serve::ServeArgs),
-    /// Import a NetCDF or HDF5 file as one commit; creates the repository if it is missing. One that
+    /// Import files of many formats as one commit; creates the repository if it is missing. One that
     /// was stopped goes on when the command is given again.
     Import(Box<transfer::ImportArgs>),
     /// Copy in the values that arrays refer to elsewhere, as one commit.
