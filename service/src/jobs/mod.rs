@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `engine` runs jobs whatever they do, `records` stores them; what a kind of job does is in a
-//! module of its own, which is a [`Kind`] and a variant of [`JobSpec`] and of [`JobReport`].
+//! module of its own, which is a `Kind` and a variant of [`JobSpec`] and of [`JobReport`].
 
 mod engine;
 mod import;
