@@ -417,11 +417,12 @@ impl Compression {
             Self::Zstd(_) => {
                 let reader = zstd::stream::read::Decoder::with_buffer(encoded.as_ref())
                     .map_err(|error| corrupt(error.to_string()))?;
-                read_at_most(reader, limit).map(Cow::Owned)
+                read_at_most(reader, limit, 0).map(Cow::Owned)
             }
             Self::Gzip(_) => read_at_most(
                 flate2::bufread::MultiGzDecoder::new(encoded.as_ref()),
                 limit,
+                0,
             )
             .map(Cow::Owned),
             Self::Zlib(_) => match decoded {
@@ -430,8 +431,10 @@ impl Compression {
                     inflate_into(&encoded, &mut out)?;
                     Ok(Cow::Owned(out))
                 }
-                _ => read_at_most(flate2::bufread::ZlibDecoder::new(encoded.as_ref()), limit)
-                    .map(Cow::Owned),
+                _ => {
+                    let reader = flate2::bufread::ZlibDecoder::new(encoded.as_ref());
+                    read_at_most(reader, limit, 0).map(Cow::Owned)
+                }
             },
             Self::Shuffle(size) => {
                 check_multiple(&encoded, *size)?;
@@ -472,6 +475,21 @@ impl Compression {
             }
         }
     }
+}
+
+/// What Blosc was given, at most `limit` bytes: the header tells all that decoding takes.
+pub(crate) fn decode_blosc(encoded: &[u8], limit: u64) -> Result<Vec<u8>, Error> {
+    // About encoding; something has to be said.
+    let configuration = serde_json::json!({
+        "cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "typesize": 1, "blocksize": 0,
+    });
+    let metadata = CodecMetadata::new("blosc", configuration);
+    let Codec::BytesToBytes(codec) = create(&metadata)? else {
+        return Err(Error::codecs("\"blosc\" is not a compressor"));
+    };
+    let codec = Compression::Blosc(codec);
+    let bound = BytesRepresentation::BoundedSize(limit);
+    Ok(codec.decode(Cow::Borrowed(encoded), &bound)?.into_owned())
 }
 
 fn create(metadata: &CodecMetadata) -> Result<Codec, Error> {
@@ -679,8 +697,13 @@ fn from_zarrs(array: ArrayBytes<'_>) -> Result<Elements, Error> {
     }
 }
 
-pub(crate) fn read_at_most(reader: impl Read, limit: u64) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
+/// All that `reader` gives, at most `limit` bytes and likely `expected`.
+pub(crate) fn read_at_most(
+    reader: impl Read,
+    limit: u64,
+    expected: usize,
+) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::with_capacity(expected);
     let read = reader
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)

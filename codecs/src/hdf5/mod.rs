@@ -26,6 +26,7 @@ use serde_json::{Map, Value, json};
 
 pub(crate) use self::fletcher32::{append as append_fletcher32, strip as strip_fletcher32};
 use crate::Error;
+use crate::chain::{decode_blosc, read_at_most};
 
 /// Name of the codec in `zarr.json`.
 pub const CODEC_NAME: &str = "quarr.hdf5";
@@ -34,6 +35,8 @@ pub const CODEC_NAME: &str = "quarr.hdf5";
 const OWN: [u8; 16] = *b"\x93quarr.hdf5\x00\xd7\x1b\xe6\x0a";
 /// Compression of Quarr's own chunks.
 const OWN_LEVEL: i32 = 1;
+/// What checksums and headers may add to the elements on the way.
+const SLACK_BYTES: usize = 4096;
 /// Most filters of a pipeline, as in HDF5, where a mask has a bit for each.
 const MAX_FILTERS: usize = 32;
 /// Most parameters of a filter that is known here.
@@ -49,6 +52,7 @@ enum Kind {
     Nbit,
     ScaleOffset,
     Lzf,
+    Blosc,
     Zstd,
 }
 
@@ -62,6 +66,7 @@ impl Kind {
             5 => Self::Nbit,
             6 => Self::ScaleOffset,
             32_000 => Self::Lzf,
+            32_001 => Self::Blosc,
             32_015 => Self::Zstd,
             _ => return None,
         })
@@ -219,19 +224,38 @@ impl Pipeline {
         mask: u32,
         decoded: usize,
     ) -> Result<Vec<u8>, Error> {
+        let mut bytes = self.undo_filters(stored, mask, decoded)?;
+        // More than its elements is what HDF5 lets a chunk have.
+        bytes.truncate(decoded);
+        let mut bytes = check_length(bytes, decoded)?;
+        if let Some(precision) = &self.precision {
+            nbit::extend(&mut bytes, precision);
+        }
+        Ok(bytes)
+    }
+
+    /// What the filters were given, at most `limit` bytes; for filters that need not be told how many.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is more, or not what the filters give.
+    pub fn decode_at_most(&self, stored: &[u8], limit: usize) -> Result<Vec<u8>, Error> {
+        let bytes = self.undo_filters(stored, 0, limit)?;
+        match bytes.len() <= limit {
+            true => Ok(bytes),
+            false => Err(corrupt(format!("it decodes to more than {limit} bytes"))),
+        }
+    }
+
+    fn undo_filters(&self, stored: &[u8], mask: u32, decoded: usize) -> Result<Vec<u8>, Error> {
         // Checksums and headers make a step a little longer than the elements.
-        let limit = decoded.saturating_mul(2).saturating_add(4096);
+        let limit = decoded.saturating_mul(2).saturating_add(SLACK_BYTES);
         let mut bytes = Cow::Borrowed(stored);
         for (nth, filter) in self.filters.iter().enumerate().rev() {
             if mask & (1 << nth) == 0 {
                 bytes = undo(filter, bytes, limit, decoded)?;
             }
         }
-        let mut bytes = check_length(bytes.into_owned(), decoded)?;
-        if let Some(precision) = &self.precision {
-            nbit::extend(&mut bytes, precision);
-        }
-        Ok(bytes)
+        Ok(bytes.into_owned())
     }
 
     /// A chunk of Quarr's own.
@@ -260,7 +284,7 @@ fn undo<'a>(
     let out = match kind {
         Kind::Deflate => {
             let reader = flate2::bufread::ZlibDecoder::new(bytes.as_ref());
-            crate::chain::read_at_most(reader, limit as u64)?
+            read_at_most(reader, limit as u64, decoded)?
         }
         Kind::Shuffle => {
             let size = parameters.first().copied().unwrap_or(0) as usize;
@@ -276,10 +300,11 @@ fn undo<'a>(
         Kind::Nbit => nbit::decode(&bytes, parameters, decoded)?,
         Kind::ScaleOffset => return scale_offset::decode(bytes, parameters, decoded),
         Kind::Lzf => lzf::decode(&bytes, parameters, limit)?,
+        Kind::Blosc => decode_blosc(&bytes, limit as u64)?,
         Kind::Zstd => {
             let reader = zstd::stream::read::Decoder::with_buffer(bytes.as_ref());
             let reader = reader.map_err(|error| corrupt(error.to_string()))?;
-            crate::chain::read_at_most(reader, limit as u64)?
+            read_at_most(reader, limit as u64, decoded)?
         }
     };
     Ok(Cow::Owned(out))

@@ -1,4 +1,4 @@
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 
 use super::*;
 
@@ -184,4 +184,49 @@ fn checksums_are_those_of_numcodecs() {
     assert!(strip_fletcher32(Cow::Borrowed(&long)).is_ok());
     long[5] = 0;
     assert!(strip_fletcher32(Cow::Owned(long)).is_err());
+}
+
+#[test]
+fn filters_that_tell_their_length_are_bounded() {
+    let undo = |id, bytes: &[u8], limit| {
+        let filter = Filter {
+            id,
+            parameters: Vec::new(),
+        };
+        let pipeline = Pipeline::new(vec![filter], None).unwrap();
+        pipeline.decode_at_most(bytes, limit)
+    };
+    // LZF: "ab", then 9 bytes from 2 before, a run that repeats itself.
+    let run = [1, b'a', b'b', 7 << 5, 0, 1];
+    assert_eq!(undo(32_000, &run, 11).unwrap(), b"abababababa");
+    assert!(undo(32_000, &run, 10).is_err());
+    for bad in [
+        &[1, b'a'][..],
+        &[1 << 5, 0],
+        &[0, b'x', 1 << 5],
+        &[0, b'x', 1 << 5, 1],
+    ] {
+        assert!(undo(32_000, bad, 1 << 20).is_err(), "{bad:?}");
+    }
+    let zeros = vec![0; 1 << 20];
+    let mut packer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(9));
+    packer.write_all(&zeros).unwrap();
+    let deflated = packer.finish().unwrap();
+    let packed = zstd::encode_all(zeros.as_slice(), 1).unwrap();
+    for (id, bytes) in [(1, deflated), (32_015, packed)] {
+        assert_eq!(undo(id, &bytes, 1 << 20).unwrap(), zeros);
+        assert!(undo(id, &bytes, 1 << 19).is_err());
+        assert!(undo(id, &bytes[..bytes.len() - 3], 1 << 20).is_err());
+        assert!(undo(id, b"nothing of the kind", 1 << 20).is_err());
+    }
+    // Blosc: seven bytes as they are, and a header that claims 256 MiB of nothing.
+    let mut plain = vec![2, 1, 2, 1, 7, 0, 0, 0, 7, 0, 0, 0, 23, 0, 0, 0];
+    plain.extend(b"seven b");
+    assert_eq!(undo(32_001, &plain, 7).unwrap(), b"seven b");
+    let mut claims = vec![2, 1, 0, 1];
+    claims.extend((256u32 << 20).to_le_bytes());
+    claims.extend([0; 24]);
+    for bad in [&claims[..], b"short", &[0xff; 64], &plain[..20]] {
+        assert!(undo(32_001, bad, 1 << 30).is_err(), "{bad:?}");
+    }
 }

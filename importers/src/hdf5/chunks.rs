@@ -8,22 +8,19 @@
 //! one, and lets one thread work at a time. Here a chunk is exactly as long as it must be, what it
 //! takes on the way is bounded by that, and several are decoded at once.
 //!
-//! Left to the library: filters not listed in [`Step`], types it converts in another way than by
-//! swapping bytes, and chunks that are not there.
-//!
-//! Source: HDF5 "File Format Specification", "Filter Pipeline"; `H5Zshuffle.c`, `H5Zfletcher32.c`
-//! and `H5checksum.c` for what the filters do.
+//! Left to the library: filters that [`Pipeline`] does not know, types it converts in another way than
+//! by moving bytes and bits, and chunks that are not there.
 
-use std::io::Read as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
 use array::{Region, shape};
-use flate2::read::ZlibDecoder;
+use codecs::hdf5::Pipeline;
 use hdf5_metno::{Dataset, Datatype};
 
-use super::{filters, raw};
+use super::pieces::has_unfiltered_edges;
+use super::raw;
 use crate::boxes;
 
 /// Largest chunk with filters that is read: it is in memory whole, before and after they are undone.
@@ -32,22 +29,6 @@ pub(super) const MAX_CHUNK_BYTES: u64 = 512 << 20;
 const MAX_DECODING_BYTES: u64 = 128 << 20;
 /// What filters may add to a chunk that does not compress, besides an eighth of it.
 const SLACK_BYTES: u64 = 64 << 10;
-const DEFLATE: i32 = 1;
-const SHUFFLE: i32 = 2;
-const FLETCHER32: i32 = 3;
-
-/// A filter that is undone here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Deflate,
-    /// Bytes of an element as the filter takes it.
-    Shuffle(usize),
-    Fletcher32,
-    Lzf,
-    Blosc,
-    Zstd,
-}
-
 /// Refuses chunks with filters that are too large to be in memory whole.
 pub(super) fn check_size(dataset: &Dataset) -> Result<(), String> {
     let Some(chunk) = dataset.chunk().filter(|_| !dataset.filters().is_empty()) else {
@@ -69,12 +50,14 @@ pub(super) fn check_size(dataset: &Dataset) -> Result<(), String> {
 /// How the chunks of a dataset are decoded.
 #[derive(Clone, Debug)]
 pub(super) struct Chunks {
-    steps: Vec<Step>,
+    pipeline: Pipeline,
     chunk_shape: Vec<u64>,
     chunk_bytes: usize,
     element_bytes: usize,
-    /// Bytes of one number in an element, if they are in the other order.
-    swap: Option<usize>,
+    /// Whether the bytes of elements are in the other order.
+    is_swapped: bool,
+    /// The dataset's shape, if chunks that reach past it have no filters.
+    unfiltered_past: Option<Vec<u64>>,
 }
 
 impl Chunks {
@@ -83,21 +66,23 @@ impl Chunks {
         let properties = dataset.dcpl().ok()?;
         let chunk = dataset.chunk()?;
         let chunk_shape: Vec<u64> = chunk.iter().map(|&length| length as u64).collect();
-        let steps = raw::pipeline(&properties)?.into_iter();
-        let steps: Vec<Step> = steps
-            .map(|(id, values)| step(id, &values))
-            .collect::<Option<_>>()?;
-        let swap = raw::conversion(&dataset.dtype().ok()?, memory)?;
+        let filters = raw::all_filters(&properties).ok()?;
+        let difference = raw::difference(&dataset.dtype().ok()?, memory)?;
         let element_bytes = memory.size();
         let count = shape::elements(&chunk_shape).ok()?;
         let chunk_bytes = count.checked_mul(element_bytes as u64)?;
-        let is_usual = !steps.is_empty() && chunk_bytes > 0 && chunk_bytes <= MAX_CHUNK_BYTES;
-        is_usual.then_some(Self {
-            steps,
+        let is_usual = !filters.is_empty() && chunk_bytes > 0 && chunk_bytes <= MAX_CHUNK_BYTES;
+        if !is_usual {
+            return None;
+        }
+        let extent = || dataset.shape().iter().map(|&length| length as u64).collect();
+        Some(Self {
+            pipeline: Pipeline::new(filters, difference.precision()).ok()?,
             chunk_shape,
             chunk_bytes: chunk_bytes as usize,
             element_bytes,
-            swap,
+            is_swapped: difference.is_big_endian(),
+            unfiltered_past: has_unfiltered_edges(&properties).then(extent),
         })
     }
 
@@ -179,24 +164,23 @@ impl Chunks {
         let Some((mask, stored)) = raw::stored_chunk(dataset, origin, limit)? else {
             return Ok(None);
         };
-        let mut bytes = stored;
-        for (number, step) in self.steps.iter().enumerate().rev() {
-            if mask & (1 << number) == 0 {
-                let undone = undo(*step, bytes, limit);
-                bytes = undone.map_err(|reason| format!("its chunk at {origin:?}: {reason}"))?;
-            }
-        }
-        if bytes.len() < self.chunk_bytes {
-            let (found, wanted) = (bytes.len(), self.chunk_bytes);
-            return Err(format!(
-                "its chunk at {origin:?} has {found} bytes instead of {wanted}"
-            ));
-        }
-        bytes.truncate(self.chunk_bytes);
-        if let Some(size) = self.swap {
-            bytes.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+        let mask = if self.is_unfiltered(origin) { u32::MAX } else { mask };
+        let decoded = self.pipeline.decode_masked(&stored, mask, self.chunk_bytes);
+        let mut bytes = decoded.map_err(|error| format!("its chunk at {origin:?}: {error}"))?;
+        if self.is_swapped {
+            let elements = bytes.chunks_exact_mut(self.element_bytes);
+            elements.for_each(<[u8]>::reverse);
         }
         Ok(Some(bytes))
+    }
+
+    /// Whether filters are not applied to the chunk at `origin`.
+    fn is_unfiltered(&self, origin: &[u64]) -> bool {
+        let Some(extent) = &self.unfiltered_past else {
+            return false;
+        };
+        let mut axes = 0..extent.len();
+        axes.any(|axis| origin[axis].saturating_add(self.chunk_shape[axis]) > extent[axis])
     }
 
     fn put(
@@ -221,147 +205,5 @@ impl Chunks {
         raw::read_dataset(dataset, memory, &part, &mut filled)?;
         boxes::copy(self.element_bytes, &filled, &part, out, region);
         Ok(())
-    }
-}
-
-fn step(id: i32, values: &[u32]) -> Option<Step> {
-    Some(match id {
-        DEFLATE => Step::Deflate,
-        SHUFFLE => Step::Shuffle(*values.first()? as usize),
-        FLETCHER32 => Step::Fletcher32,
-        filters::LZF => Step::Lzf,
-        filters::BLOSC => Step::Blosc,
-        filters::ZSTD => Step::Zstd,
-        _ => return None,
-    })
-}
-
-/// What a filter was given, at most `limit` bytes.
-fn undo(step: Step, bytes: Vec<u8>, limit: u64) -> Result<Vec<u8>, String> {
-    match step {
-        Step::Deflate => inflate(&bytes, limit),
-        Step::Shuffle(size) => Ok(unshuffle(bytes, size)),
-        Step::Fletcher32 => without_checksum(bytes),
-        Step::Lzf => filters::decode_lzf(&bytes, limit).ok_or_else(|| not("LZF", limit)),
-        Step::Blosc => filters::decode_blosc(&bytes, limit).ok_or_else(|| not("Blosc", limit)),
-        Step::Zstd => filters::decode_zstd(&bytes, limit).ok_or_else(|| not("Zstandard", limit)),
-    }
-}
-
-fn not(filter: &str, limit: u64) -> String {
-    format!("it is not what {filter} gives for at most {limit} bytes")
-}
-
-fn inflate(bytes: &[u8], limit: u64) -> Result<Vec<u8>, String> {
-    // Memory that is not written to is not taken either.
-    let mut out = Vec::with_capacity(limit as usize);
-    ZlibDecoder::new(bytes)
-        .take(limit + 1)
-        .read_to_end(&mut out)
-        .map_err(|error| format!("it is not what deflate gives: {error}"))?;
-    if out.len() as u64 > limit {
-        return Err(format!("it inflates to more than {limit} bytes"));
-    }
-    Ok(out)
-}
-
-/// The first bytes of all elements come first, then the second ones …; what is left over at the end
-/// stays there.
-fn unshuffle(bytes: Vec<u8>, size: usize) -> Vec<u8> {
-    if size < 2 {
-        return bytes;
-    }
-    let count = bytes.len() / size;
-    let mut out = vec![0; bytes.len()];
-    let (shuffled, rest) = bytes.split_at(count * size);
-    if count > 0 {
-        for (nth, plane) in shuffled.chunks_exact(count).enumerate() {
-            for (element, &byte) in out.chunks_exact_mut(size).zip(plane) {
-                element[nth] = byte;
-            }
-        }
-    }
-    out[count * size..].copy_from_slice(rest);
-    out
-}
-
-/// Checks the checksum that the last four bytes are, and takes it off.
-fn without_checksum(mut bytes: Vec<u8>) -> Result<Vec<u8>, String> {
-    let data = bytes
-        .len()
-        .checked_sub(4)
-        .ok_or("it is too short for its checksum")?;
-    let stored = bytes[data..]
-        .iter()
-        .rev()
-        .fold(0, |sum, &byte| sum << 8 | u32::from(byte));
-    let sum = fletcher32(&bytes[..data]);
-    // HDF5 before 1.6.3 wrote it with the bytes of each half in the other order.
-    let swapped = (sum & 0x00FF_00FF) << 8 | (sum & 0xFF00_FF00) >> 8;
-    if stored != sum && stored != swapped {
-        return Err("it does not have its checksum".into());
-    }
-    bytes.truncate(data);
-    Ok(bytes)
-}
-
-/// Fletcher's checksum of big-endian words of 16 bits, as HDF5 has it.
-fn fletcher32(data: &[u8]) -> u32 {
-    let fold = |sum: u32| (sum & 0xFFFF) + (sum >> 16);
-    let (mut first, mut second) = (0u32, 0u32);
-    let (words, odd) = data.as_chunks::<2>();
-    // So many words that the sums do not overflow. When they are folded decides whether a zero is
-    // written as 0 or as 0xFFFF.
-    for block in words.chunks(360) {
-        for &word in block {
-            first += u32::from(u16::from_be_bytes(word));
-            second += first;
-        }
-        (first, second) = (fold(first), fold(second));
-    }
-    if let [last] = odd {
-        first += u32::from(*last) << 8;
-        second += first;
-        (first, second) = (fold(first), fold(second));
-    }
-    (first, second) = (fold(first), fold(second));
-    second << 16 | first
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shuffled_bytes_go_back_to_their_elements() {
-        assert_eq!(unshuffle(b"adgbehcfi!".to_vec(), 3), b"abcdefghi!");
-        assert_eq!(unshuffle(b"ab".to_vec(), 1), b"ab");
-        assert_eq!(unshuffle(b"ab".to_vec(), 5), b"ab");
-        assert_eq!(unshuffle(Vec::new(), 4), b"");
-    }
-
-    #[test]
-    fn a_checksum_is_checked_and_taken_off() {
-        let mut bytes = b"some data, odd".to_vec();
-        let sum = fletcher32(&bytes);
-        bytes.extend(sum.to_le_bytes());
-        assert_eq!(without_checksum(bytes.clone()).unwrap(), b"some data, odd");
-        bytes[3] ^= 1;
-        assert!(without_checksum(bytes).is_err());
-        assert!(without_checksum(vec![1, 2, 3]).is_err());
-        assert_eq!(fletcher32(&[]), 0);
-        assert_eq!(fletcher32(&[1]), 0x0100_0100);
-    }
-
-    #[test]
-    fn what_inflates_to_more_than_the_limit_is_refused() {
-        use std::io::Write as _;
-        let mut packer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(9));
-        packer.write_all(&vec![0; 1 << 20]).unwrap();
-        let bomb = packer.finish().unwrap();
-        assert!(inflate(&bomb, 1 << 19).is_err());
-        assert_eq!(inflate(&bomb, 1 << 20).unwrap().len(), 1 << 20);
-        assert!(inflate(&bomb[..20], 1 << 20).is_err());
-        assert!(inflate(b"not deflate", 100).is_err());
     }
 }

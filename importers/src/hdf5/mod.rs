@@ -24,6 +24,7 @@ mod walk;
 use std::path::{Path, PathBuf};
 
 use array::{DataType, Elements, Region, shape};
+use codecs::hdf5::Pipeline;
 use hdf5_metno::Dataset;
 use hdf5_metno::dataset::Layout as DataLayout;
 use hdf5_metno::filters::Filter;
@@ -265,7 +266,8 @@ fn check_storage(dataset: &Dataset) -> Result<(), String> {
     if properties.layout() == DataLayout::Virtual || raw::has_external_files(&properties) {
         return Err("its values are in other files".into());
     }
-    if !properties.all_filters_avail() && !pieces::are_known(raw::all_filters(&properties)?) {
+    let is_known = |filters| Pipeline::new(filters, None).is_ok();
+    if !properties.all_filters_avail() && !is_known(raw::all_filters(&properties)?) {
         let names: Vec<String> = dataset.filters().iter().map(|f| format!("{f:?}")).collect();
         return Err(format!(
             "it is stored with an HDF5 filter that is not installed (its filters: {})",

@@ -3,8 +3,9 @@
 //! Not for datasets whose elements it takes more than moving bytes and bits to read; they are copied.
 
 use array::{CodecMetadata, DataType, Region};
-use codecs::hdf5::{Filter, Pipeline, Precision};
+use codecs::hdf5::{Filter, Pipeline};
 use hdf5_metno::dataset::Layout as Storage;
+use hdf5_metno::plist::DatasetCreate;
 use hdf5_metno::plist::dataset_create::ChunkOpts;
 use serde_json::json;
 
@@ -48,7 +49,7 @@ pub(super) fn of(stored: &Stored, variable: &Variable, file_bytes: u64) -> Resul
     let difference = raw::difference(&dataset.dtype().map_err(text)?, memory)
         .ok_or("its elements take more than their bytes to read")?;
     let filters = raw::all_filters(&properties)?;
-    let codecs = codecs(&variable.data_type, memory.size(), difference, filters)?;
+    let codecs = codecs(&variable.data_type, difference, filters)?;
     let element = memory.size() as u64;
     if variable.shape.contains(&0) {
         let chunk_shape = variable.shape.iter().map(|&length| length.max(1)).collect();
@@ -73,9 +74,7 @@ pub(super) fn of(stored: &Stored, variable: &Variable, file_bytes: u64) -> Resul
             })
         }
         Storage::Chunked => {
-            let unfiltered_edges = properties
-                .chunk_opts()
-                .is_some_and(|options| options.contains(ChunkOpts::DONT_FILTER_PARTIAL_CHUNKS));
+            let unfiltered_edges = has_unfiltered_edges(&properties);
             let fill = raw::fill_value(&properties, memory)?;
             let chunk_shape = variable.chunk_shape.clone().unwrap_or_default();
             let pieces = Pieces::none(chunk_shape, codecs);
@@ -84,6 +83,12 @@ pub(super) fn of(stored: &Stored, variable: &Variable, file_bytes: u64) -> Resul
         Storage::Compact => Err("its values are in its header".into()),
         _ => Err("its values are laid out in another way".into()),
     }
+}
+
+/// Whether chunks that reach past the end of a dataset are stored without its filters.
+pub(super) fn has_unfiltered_edges(properties: &DatasetCreate) -> bool {
+    let options = properties.chunk_opts();
+    options.is_some_and(|options| options.contains(ChunkOpts::DONT_FILTER_PARTIAL_CHUNKS))
 }
 
 /// The pieces of a chunked dataset.
@@ -171,50 +176,29 @@ fn chunks(
     Ok(found)
 }
 
-/// The codecs that turn elements of `size` bytes into a chunk as the file has it.
+/// The codecs that turn elements into a chunk as the file has it.
 fn codecs(
     data_type: &DataType,
-    size: usize,
     difference: Difference,
-    filters: Vec<(u32, Vec<u32>)>,
+    filters: Vec<Filter>,
 ) -> Result<Vec<CodecMetadata>, String> {
-    let (is_big_endian, precision) = match difference {
-        Difference::None => (false, None),
-        Difference::Swapped => (true, None),
-        Difference::Narrow {
-            bits,
-            offset,
-            is_signed,
-            is_big_endian,
-        } => {
-            let precision = Precision {
-                size: size as u32,
-                bits,
-                offset,
-                is_signed,
-                is_big_endian,
-            };
-            (is_big_endian, Some(precision))
-        }
-    };
-    let mut codecs = vec![bytes_codec(data_type, is_big_endian)];
+    let precision = difference.precision();
+    let mut codecs = vec![bytes_codec(data_type, difference.is_big_endian())];
     if precision.is_none()
         && let Some(usual) = usual(&filters)
     {
         codecs.extend(usual);
         return Ok(codecs);
     }
-    let filter = |(id, parameters)| Filter { id, parameters };
-    let filters = filters.into_iter().map(filter).collect();
     let pipeline = Pipeline::new(filters, precision).map_err(|error| error.to_string())?;
     codecs.push(pipeline.to_metadata());
     Ok(codecs)
 }
 
 /// Filters as codecs any Zarr client has; `None` if one has none.
-fn usual(filters: &[(u32, Vec<u32>)]) -> Option<Vec<CodecMetadata>> {
+fn usual(filters: &[Filter]) -> Option<Vec<CodecMetadata>> {
     let mut codecs = Vec::new();
-    for (nth, (id, parameters)) in filters.iter().enumerate() {
+    for (nth, Filter { id, parameters }) in filters.iter().enumerate() {
         let first = parameters.first().copied();
         match *id {
             DEFLATE => {
@@ -257,9 +241,4 @@ fn usual(filters: &[(u32, Vec<u32>)]) -> Option<Vec<CodecMetadata>> {
         }
     }
     Some(codecs)
-}
-
-/// Whether chunks with these filters can be decoded without the library.
-pub(super) fn are_known(filters: Vec<(u32, Vec<u32>)>) -> bool {
-    codecs(&DataType::UInt8, 1, Difference::None, filters).is_ok()
 }

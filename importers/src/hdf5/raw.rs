@@ -8,15 +8,13 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr::null;
 
 use array::{Region, VariableElements};
+use codecs::hdf5::{Filter, Precision};
 use hdf5_metno::globals::{H5P_DATASET_XFER, H5T_C_S1};
 use hdf5_metno::{Attribute, Dataset, Datatype, Object, from_id};
-use hdf5_metno_sys::h5::HADDR_UNDEF;
 use hdf5_metno_sys::h5a::H5Aread;
-use hdf5_metno_sys::h5d::{H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS, H5Dread_chunk1};
 use hdf5_metno_sys::h5d::{H5D_fill_value_t, H5Dget_chunk_info, H5Dget_chunk_info_by_coord};
-use hdf5_metno_sys::h5d::{H5Dget_num_chunks, H5Dget_offset, H5Dread};
+use hdf5_metno_sys::h5d::{H5Dget_num_chunks, H5Dget_offset, H5Dread, H5Dread_chunk1};
 use hdf5_metno_sys::h5i::hid_t;
-use hdf5_metno_sys::h5p::H5Pget_chunk_opts;
 use hdf5_metno_sys::h5p::{H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pfill_value_defined};
 use hdf5_metno_sys::h5p::{H5Pget_external_count, H5Pget_fill_value, H5Pget_filter2};
 use hdf5_metno_sys::h5p::{H5Pget_nfilters, H5Pset_vlen_mem_manager};
@@ -444,13 +442,17 @@ pub(super) fn numbered_chunk(
 
 /// Where the values of a contiguous dataset begin; `None` if none are stored.
 pub(super) fn contiguous_at(dataset: &Dataset) -> Option<u64> {
+    // The library adds the length of a user block even to the address that says there is none.
+    if dataset.storage_size() == 0 {
+        return None;
+    }
     // SAFETY: the handle is open; HDF5 checks that it is a dataset.
     let address = hdf5_metno::sync::sync(|| unsafe { H5Dget_offset(dataset.id()) });
     (address != NO_ADDRESS).then_some(address)
 }
 
-/// Number and parameters of each filter, given a dataset's creation properties.
-pub(super) fn all_filters(properties: &Object) -> Result<Vec<(u32, Vec<u32>)>, String> {
+/// The filters in the order of encoding, given a dataset's creation properties.
+pub(super) fn all_filters(properties: &Object) -> Result<Vec<Filter>, String> {
     hdf5_metno::sync::sync(|| {
         // SAFETY: the handle is open; HDF5 checks that it is one of creation properties.
         let count = unsafe { H5Pget_nfilters(properties.id()) };
@@ -481,7 +483,7 @@ pub(super) fn all_filters(properties: &Object) -> Result<Vec<(u32, Vec<u32>)>, S
                 return Err(format!("filter {id} has {length} parameters"));
             }
             parameters.truncate(length);
-            filters.push((id, parameters));
+            filters.push(Filter { id, parameters });
         }
         Ok(filters)
     })
@@ -519,13 +521,26 @@ pub(super) enum Difference {
     None,
     /// In the order of their bytes.
     Swapped,
-    /// They are integers of `bits` bits above `offset` others.
-    Narrow {
-        bits: u32,
-        offset: u32,
-        is_signed: bool,
-        is_big_endian: bool,
-    },
+    /// They are integers that do not fill their bytes.
+    Narrow(Precision),
+}
+
+impl Difference {
+    /// Whether elements in the file have their highest byte first.
+    pub(super) fn is_big_endian(self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Swapped => true,
+            Self::Narrow(precision) => precision.is_big_endian,
+        }
+    }
+
+    pub(super) fn precision(self) -> Option<Precision> {
+        match self {
+            Self::Narrow(precision) => Some(precision),
+            Self::None | Self::Swapped => None,
+        }
+    }
 }
 
 /// How elements of `stored` differ from those of `memory`, little-endian, which stand for the same
@@ -579,129 +594,44 @@ pub(super) fn difference(stored: &Datatype, memory: &Datatype) -> Option<Differe
             let is_known = matches!(order, H5T_order_t::H5T_ORDER_LE | H5T_order_t::H5T_ORDER_BE);
             let bits = u32::try_from(H5Tget_precision(stored.id())).ok()?;
             let offset = u32::try_from(H5Tget_offset(stored.id())).ok()?;
-            is_known.then_some(Difference::Narrow {
+            is_known.then_some(Difference::Narrow(Precision {
+                size: stored.size() as u32,
                 bits,
                 offset,
                 is_signed: H5Tget_sign(stored.id()) == H5T_sign_t::H5T_SGN_2,
                 is_big_endian: order == H5T_order_t::H5T_ORDER_BE,
-            })
+            }))
         }
     })
 }
 
-/// Most filters that HDF5 lets a dataset have, and most values that one of those decoded here has.
-const MAX_FILTERS: i32 = 32;
-const MAX_FILTER_VALUES: usize = 64;
-
-/// Numbers and values of the filters of a dataset, in the order they are applied, given its creation
-/// properties; `None` if that does not tell all, since some chunks are treated otherwise.
-pub(super) fn pipeline(properties: &Object) -> Option<Vec<(i32, Vec<u32>)>> {
-    hdf5_metno::sync::sync(|| {
-        let mut options = 0;
-        // SAFETY: the handle is open and `options` a local.
-        let status = unsafe { H5Pget_chunk_opts(properties.id(), &raw mut options) };
-        if status < 0 || options & H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS != 0 {
-            return None;
-        }
-        // SAFETY: the handle is open; HDF5 checks that it is one of creation properties.
-        let count = unsafe { H5Pget_nfilters(properties.id()) };
-        let numbers = (0..count).take_while(|&number| number < MAX_FILTERS);
-        let filters = numbers.map(|number| {
-            let mut values = [0; MAX_FILTER_VALUES];
-            let mut length = values.len();
-            let mut flags = 0;
-            // SAFETY: the handle is open, `values` has room for as many as `length` says, and no
-            // name is asked for.
-            let id = unsafe {
-                H5Pget_filter2(
-                    properties.id(),
-                    number as u32,
-                    &raw mut flags,
-                    &raw mut length,
-                    values.as_mut_ptr(),
-                    0,
-                    std::ptr::null_mut(),
-                    std::ptr::null_mut(),
-                )
-            };
-            let values = values.get(..length)?;
-            (id >= 0).then(|| (id, values.to_vec()))
-        });
-        filters.collect()
-    })
-}
-
-/// How elements as they are stored become elements of `memory`, which is little-endian: `Some(None)`
-/// if they are the same, `Some(Some(n))` if the bytes of every `n` have to be swapped, `None` if it
-/// takes more than that.
-pub(super) fn conversion(stored: &Datatype, memory: &Datatype) -> Option<Option<usize>> {
-    hdf5_metno::sync::sync(|| {
-        // SAFETY: the handles are open. `base` and `other` are new types, owned by the `Datatype`s
-        // made of them; HDF5 checks what they are.
-        unsafe {
-            let base = match H5Tget_class(stored.id()) {
-                H5T_class_t::H5T_ENUM => H5Tget_super(stored.id()),
-                _ => H5Tcopy(stored.id()),
-            };
-            let base = from_id::<Datatype>(base).ok()?;
-            if H5Tequal(base.id(), memory.id()) > 0 {
-                return Some(None);
-            }
-            let other = from_id::<Datatype>(H5Tcopy(memory.id())).ok()?;
-            let is_number = matches!(
-                H5Tget_class(memory.id()),
-                H5T_class_t::H5T_INTEGER | H5T_class_t::H5T_FLOAT
-            );
-            if !is_number || H5Tset_order(other.id(), H5T_order_t::H5T_ORDER_BE) < 0 {
-                return None;
-            }
-            (H5Tequal(base.id(), other.id()) > 0).then(|| Some(memory.size()))
-        }
-    })
-}
-
-/// The bytes of the chunk at `origin` as they are stored, at most `limit`, and the mask of filters
-/// that were left out; `None` if it was never written.
+/// The bytes of the chunk whose first cell is at `start` as they are stored, at most `limit`, and the
+/// mask of filters that were not applied; `None` if it is not stored.
 pub(super) fn stored_chunk(
     dataset: &Dataset,
-    origin: &[u64],
+    start: &[u64],
     limit: u64,
 ) -> Result<Option<(u32, Vec<u8>)>, String> {
-    if dataset.ndim() != origin.len() {
-        return Err("its chunks have another number of dimensions".into());
-    }
+    // The library's lock is held throughout: nothing changes the chunk in between.
     hdf5_metno::sync::sync(|| {
-        let (mut mask, mut address, mut length) = (0, HADDR_UNDEF, 0);
-        // SAFETY: the handle is open, `origin` has the rank of the dataset, checked above, and the
-        // other pointers are to locals.
-        let status = unsafe {
-            H5Dget_chunk_info_by_coord(
-                dataset.id(),
-                origin.as_ptr(),
-                &raw mut mask,
-                &raw mut address,
-                &raw mut length,
-            )
-        };
-        if status < 0 {
-            return Err(library_error());
-        }
-        if address == HADDR_UNDEF || length == 0 {
+        let Some(chunk) = chunk_at(dataset, start)? else {
             return Ok(None);
-        }
-        if length > limit {
+        };
+        if chunk.length > limit {
             return Err(format!(
-                "its chunk at {origin:?} takes {length} bytes, more than it could"
+                "its chunk at {start:?} takes {} bytes, more than it could",
+                chunk.length
             ));
         }
-        let mut bytes = vec![0; length as usize];
-        // SAFETY: as above; `bytes` takes the length that the library just gave for this chunk, and
-        // nothing else changes the file's handle in between: the library's lock is held.
+        let mut mask = 0;
+        let mut bytes = vec![0; chunk.length as usize];
+        // SAFETY: the handle is open; `start` has the dataset's number of dimensions, which `chunk_at`
+        // checked; `bytes` takes the length that the library just gave for this chunk.
         let status = unsafe {
             H5Dread_chunk1(
                 dataset.id(),
                 H5P_DEFAULT,
-                origin.as_ptr(),
+                start.as_ptr(),
                 &raw mut mask,
                 bytes.as_mut_ptr().cast(),
             )

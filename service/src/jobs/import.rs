@@ -281,13 +281,18 @@ impl ImportSpec {
         Ok(self.repository.parse()?)
     }
 
-    /// The repository; made if there is none and `makes`.
-    async fn repository(&self, state: &State, makes: bool) -> Result<Repository, Failure> {
-        let name = self.name()?;
-        match state.repository(&name).await {
-            Err(failure) if makes && failure.problem().status == 404 => {}
-            other => return other,
+    /// The repository, if there is one.
+    async fn existing(&self, state: &State) -> Result<Option<Repository>, Failure> {
+        match state.repository(&self.name()?).await {
+            // One without a log was left before its first commit: making it goes on with that.
+            Ok(found) => Ok(found.head().await?.sequence.map(|_| found)),
+            Err(failure) if failure.problem().status == 404 => Ok(None),
+            Err(failure) => Err(failure),
         }
+    }
+
+    async fn make_repository(&self, state: &State) -> Result<Repository, Failure> {
+        let name = self.name()?;
         let author = self.author.as_deref().unwrap_or("quarr");
         match Repository::create(state.store().under(name.as_str()), author).await {
             // Somebody else made it meanwhile.
@@ -405,17 +410,13 @@ impl Kind for ImportSpec {
                 // A command says at once what is wrong with its files, and leaves nothing behind.
                 importers::check(&options, &Externals::new(allowed)).await?;
             }
-            match self.repository(state, false).await {
-                Ok(repository) => {
-                    let (refs, branch) = (repository.head().await?.refs, options.branch);
-                    if !refs.contains_key(&Ref::branch(branch.clone())) {
-                        let known = refs.keys().map(|name| name.name.as_str());
-                        let missing = storage::Error::not_found("branch", branch.as_str(), known);
-                        return Err(missing.into());
-                    }
+            if let Some(repository) = self.existing(state).await? {
+                let (refs, branch) = (repository.head().await?.refs, options.branch);
+                if !refs.contains_key(&Ref::branch(branch.clone())) {
+                    let known = refs.keys().map(|name| name.name.as_str());
+                    let missing = storage::Error::not_found("branch", branch.as_str(), known);
+                    return Err(missing.into());
                 }
-                Err(failure) if failure.problem().status == 404 => {}
-                Err(failure) => return Err(failure),
             }
             Ok(())
         })
@@ -434,10 +435,8 @@ impl Kind for ImportSpec {
             let Ok(noted) = serde_json::from_value::<Noted>(noted.clone()) else {
                 return Ok(true);
             };
-            let missing = |failure: &Failure| failure.problem().status == 404;
-            let repository = match self.repository(state, false).await {
-                Err(failure) if missing(&failure) => return Ok(true),
-                other => other?,
+            let Some(repository) = self.existing(state).await? else {
+                return Ok(true);
             };
             let id = noted.transaction.parse()?;
             let shared = match repository.shared_transaction(id).await {
@@ -465,7 +464,7 @@ async fn run(spec: &ImportSpec, work: &Work) -> Result<ImportReport, Failure> {
     let state = work.state();
     let begun = match work.noted::<Noted>() {
         Some(noted) => {
-            let repository = spec.repository(state, false).await?;
+            let repository = state.repository(&spec.name()?).await?;
             let shared = repository
                 .shared_transaction(noted.transaction.parse()?)
                 .await?;
@@ -556,8 +555,8 @@ async fn begin(
             .open_transaction(branch, Isolation::Snapshot, author)
             .await
     };
-    let (import, repository, shared) = match spec.repository(work.state(), false).await {
-        Ok(repository) => {
+    let (import, repository, shared) = match spec.existing(work.state()).await? {
+        Some(repository) => {
             // It says what the plan starts from.
             let shared = open(&repository).await?;
             let base = shared.transaction().base();
@@ -569,14 +568,13 @@ async fn begin(
                 }
             }
         }
-        Err(failure) if failure.problem().status == 404 => {
+        None => {
             // None is made for sources that are no good.
             let import = Import::plan(sources, options, None).await?;
-            let repository = spec.repository(work.state(), true).await?;
+            let repository = spec.make_repository(work.state()).await?;
             let shared = open(&repository).await?;
             (import, repository, shared)
         }
-        Err(failure) => return Err(failure),
     };
     let noted = Noted {
         transaction: shared.id().to_string(),
