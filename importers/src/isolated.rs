@@ -11,14 +11,17 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use array::{CodecMetadata, DataType, Elements, Region, VariableElements, shape};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, Rlimit, getppid, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getppid, kill_process, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -40,6 +43,13 @@ const MAX_PIECES_BYTES: u64 = 1 << 30;
 const MEMORY_BYTES: u64 = 4 << 30;
 /// A child from which nothing comes for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Processor time that opening a file or answering a request may take: the library goes round in
+/// circles in some damaged files …
+const BUSY_MOST: Duration = Duration::from_secs(40);
+/// … and more by the length of the file, in bytes a second.
+const BUSY_BYTES_PER_SECOND: u64 = 5 << 20;
+/// How often a child looks at that, and whether its parent is there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A pipe this long needs fewer turns.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -416,6 +426,9 @@ impl Running {
                 "the process that reads it gave nothing for {} s and was stopped",
                 PATIENCE.as_secs()
             ),
+            (io::ErrorKind::UnexpectedEof, Ok(status)) if status.signal() == Some(Signal::XCPU.as_raw()) => {
+                "the process that reads it found no end and was stopped: the file is damaged".into()
+            }
             (io::ErrorKind::UnexpectedEof, Ok(status)) => format!(
                 "the process that reads it stopped ({status}): the file is damaged, or needs over {} GiB of memory",
                 MEMORY_BYTES >> 30
@@ -465,7 +478,10 @@ fn variable_elements(bytes: &[u8], count: usize) -> Option<Elements> {
 /// If the streams fail: there is nobody to tell then.
 pub fn serve_reader(path: &Path) -> io::Result<()> {
     limit_resources();
-    end_with_parent();
+    let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let allowance = BUSY_MOST + Duration::from_secs(length / BUSY_BYTES_PER_SECOND);
+    let busy = Arc::new(AtomicU64::new(processor_time_ms()));
+    end_when_stuck(busy.clone(), allowance);
     let (mut requests, mut answers) = (io::stdin().lock(), io::stdout().lock());
     let source = match Source::open_hdf5_here(path) {
         Ok(source) => source,
@@ -487,6 +503,7 @@ pub fn serve_reader(path: &Path) -> io::Result<()> {
     write_frame(&mut answers, &[&[FIXED], &description])?;
     drop(description);
     loop {
+        busy.store(IDLE, Ordering::Relaxed);
         let mut length = [0; 8];
         match requests.read_exact(&mut length) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
@@ -498,6 +515,7 @@ pub fn serve_reader(path: &Path) -> io::Result<()> {
         }
         let mut request = vec![0; length as usize];
         requests.read_exact(&mut request)?;
+        busy.store(processor_time_ms(), Ordering::Relaxed);
         let request: Request = serde_json::from_slice(&request)?;
         let (Request::Box { variable, .. } | Request::Pieces { variable }) = &request;
         let Some(variable) = variables.get(*variable) else {
@@ -546,18 +564,37 @@ fn limit_resources() {
     let _ = setrlimit(Resource::Core, limit(0));
 }
 
-/// A parent that was killed cannot end a child that is caught in a loop.
-fn end_with_parent() {
-    const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The processor time at which a child began with what it is at, if it is at nothing.
+const IDLE: u64 = u64::MAX;
+
+/// Processor time this process took, in milliseconds.
+fn processor_time_ms() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+/// Ends this process by a signal: what the library has to do at the end of one it may not get to.
+fn end(signal: Signal) -> ! {
+    let _ = kill_process(getpid(), signal);
+    std::process::abort()
+}
+
+/// Ends this process once its parent is gone, which cannot end a child any more, and once what it began
+/// at the processor time `busy` takes more than `allowance`.
+fn end_when_stuck(busy: Arc<AtomicU64>, allowance: Duration) {
+    let allowance_ms = allowance.as_millis() as u64;
     let parent = getppid();
-    let _ = std::thread::Builder::new()
-        .stack_size(64 << 10)
-        .spawn(move || {
-            while getppid() == parent {
-                std::thread::sleep(LOOK_INTERVAL);
+    let look = move || {
+        while getppid() == parent {
+            let since = busy.load(Ordering::Relaxed);
+            if processor_time_ms().saturating_sub(since) > allowance_ms {
+                end(Signal::XCPU);
             }
-            std::process::exit(1);
-        });
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        end(Signal::KILL);
+    };
+    let _ = std::thread::Builder::new().stack_size(64 << 10).spawn(look);
 }
 
 /// Data types as `zarr.json` has them.

@@ -370,7 +370,8 @@ def test_geotiff(bring_in, tmp_path, tiled, interleave):
     data = np.random.default_rng(5).integers(0, 1000, (3, 70, 90)).astype("i2")
     path = tmp_path / "x.tif"
     tiles = {"tiled": True, "blockxsize": 32, "blockysize": 16} if tiled else {}
-    for compress, predictor in [("none", 1), ("deflate", 2), ("lzw", 1), ("packbits", 1), ("zstd", 2)]:
+    ways = [("none", 1), ("deflate", 2), ("lzw", 1), ("lzw", 2), ("packbits", 1), ("zstd", 2)]
+    for compress, predictor in ways:
         transform = rasterio.Affine(10.0, 0.0, 500_000.0, 0.0, -20.0, 4_000_000.0)
         with rasterio.open(
             path, "w", driver="GTiff", width=90, height=70, count=3, dtype="int16", nodata=-9999,
@@ -386,6 +387,27 @@ def test_geotiff(bring_in, tmp_path, tiled, interleave):
         assert list(found.band) == [1, 2, 3]
         assert found.band_data.attrs["_FillValue"] == -9999
         assert found.spatial_ref.attrs["spatial_ref"] == "EPSG:32633"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("compress", ["none", "lzw"])
+def test_geotiff_values_are_those_stored(bring_in, tmp_path, dtype, compress):
+    """Of every type, predicted or not, in either byte order, also where 0 stands for white."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    data = np.random.default_rng(7).normal(100, 30, (1, 50, 75)).astype(dtype)
+    is_count = dtype.startswith("u")
+    for predictor in [1, 3 if dtype.startswith("f") else 2] if compress == "lzw" else [1]:
+        for endian in ["little", "big"]:
+            for photometric in ["minisblack", "miniswhite"] if is_count else ["minisblack"]:
+                path = tmp_path / f"{predictor}-{endian}-{photometric}.tif"
+                with rasterio.open(
+                    path, "w", driver="GTiff", width=75, height=50, count=1, dtype=dtype,
+                    compress=compress, predictor=predictor, endianness=endian, photometric=photometric,
+                    tiled=True, blockxsize=32, blockysize=16,
+                ) as out:
+                    out.write(data)
+                found = zarr.open_group(bring_in(path), mode="r")
+                np.testing.assert_array_equal(found["band_data"][:], data, err_msg=path.name)
 
 
 def test_tiff_of_floats(bring_in, tmp_path):

@@ -11,6 +11,7 @@
 //! in rioxarray.
 
 mod geo;
+mod lzw;
 
 use std::fs::File;
 use std::io::BufReader;
@@ -20,10 +21,11 @@ use std::sync::{Mutex, PoisonError};
 
 use ::tiff::TiffResult;
 use ::tiff::decoder::{ChunkType, Decoder, Limits};
-use ::tiff::tags::{PlanarConfiguration, Tag};
+use ::tiff::tags::{PhotometricInterpretation, PlanarConfiguration, Tag};
 use array::{DataType, Elements, Region, shape};
 
 use self::geo::{Tags, Transform};
+use self::lzw::Tiles;
 use crate::Error;
 use crate::recent::Recent;
 use crate::source::{Attribute, Attributes, Group, Reader, Refused, Variable};
@@ -49,6 +51,8 @@ pub(crate) struct TiffFile {
     path: PathBuf,
     decoder: Mutex<Opened>,
     image: Image,
+    /// What the decoder would stop at.
+    lzw: Option<Tiles>,
     axes: Option<[(f64, f64); 2]>,
     recent: Recent<u32, Chunk>,
     warnings: Vec<String>,
@@ -82,6 +86,8 @@ struct Image {
     chunk: [u64; 2],
     /// Whether each has one band, or all of them pixel by pixel.
     is_planar: bool,
+    /// Whether the decoder turns values over, since 0 stands for white: what is stored is wanted.
+    is_inverted: bool,
 }
 
 /// What the variables are, by their handles.
@@ -113,6 +119,7 @@ impl TiffFile {
         let attributes = guarded(path, || Ok(attributes(&mut decoder, &image, &tags)))?;
         let (refused, warnings) = guarded(path, || Ok(others(&mut decoder)))??;
         guarded(path, || decoder.seek_to_image(0))?;
+        let lzw = guarded(path, || Tiles::of(&mut decoder, &image))?;
         let axes = tags.transform().unwrap_or(Transform::IDENTITY).axes();
         let group = Group {
             path: Vec::new(),
@@ -124,6 +131,7 @@ impl TiffFile {
             path: path.to_owned(),
             decoder: Mutex::new(Opened(decoder)),
             image,
+            lzw,
             axes,
             recent: Recent::new(RECENT_BYTES),
             warnings,
@@ -145,8 +153,20 @@ impl TiffFile {
         if bytes > MAX_CHUNK_BYTES as u64 {
             return Err(array::Error::TooLarge { what: "tile" }.into());
         }
-        let mut pixels = zeroed(bytes as usize)?;
-        guarded(&self.path, || decoder.0.read_chunk_bytes(at, &mut pixels))?;
+        let [_, width] = self.image.chunk;
+        let pixels = match &self.lzw {
+            Some(tiles) if columns < width => guarded(&self.path, || {
+                Ok(tiles.read(&mut decoder.0, at, rows as usize, columns as usize)?)
+            })?,
+            _ => {
+                let mut pixels = zeroed(bytes as usize)?;
+                guarded(&self.path, || decoder.0.read_chunk_bytes(at, &mut pixels))?;
+                if self.image.is_inverted {
+                    pixels.iter_mut().for_each(|byte| *byte = !*byte);
+                }
+                pixels
+            }
+        };
         let chunk = Chunk {
             pixels,
             rows,
@@ -222,6 +242,8 @@ impl Image {
         let formats = number(Tag::SampleFormat, 1)?;
         let bands = u64::from(number(Tag::SamplesPerPixel, 1)?[0]);
         let planar = number(Tag::PlanarConfiguration, 1)?[0];
+        let photometric = number(Tag::PhotometricInterpretation, 1)?[0];
+        let is_inverted = photometric == PhotometricInterpretation::WhiteIsZero.to_u16();
         let unsupported = |reason: String| Error::Unsupported {
             what: path.display().to_string(),
             reason,
@@ -269,6 +291,7 @@ impl Image {
             width: width.into(),
             chunk: [chunk.1.into(), chunk.0.into()],
             is_planar: planar == PlanarConfiguration::Planar.to_u16(),
+            is_inverted,
         };
         let odd = |reason: &str| Error::Malformed {
             path: path.to_owned(),
@@ -276,6 +299,9 @@ impl Image {
         };
         if image.chunk.contains(&0) {
             return Err(odd("its tiles have no size"));
+        }
+        if is_inverted && formats[0] != 1 {
+            return Err(unsupported("0 stands for white in pixels that are no counts".into()));
         }
         let size = image.data_type.size_bytes().unwrap_or(1) as u64;
         let samples = if image.is_planar { 1 } else { bands };
