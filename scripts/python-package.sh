@@ -7,8 +7,8 @@ set -eu
 cd "$(dirname "$0")/.."
 PATH="$PATH:$HOME/.cargo/bin"
 case "${1:-debug}" in
-    # Together with what the tests run, so that dependencies are built once.
-    debug) folder=debug; cargo build --locked -p service -p quarr-tests -p quarr-python --bins --lib ;;
+    # Together with the tests and as cargo builds those, so that nothing is built twice.
+    debug) folder=debug; cargo build --locked --workspace --lib --bins --tests ;;
     # As it is published: without the HDF5 library.
     release) folder=release; cargo build --locked --release -p quarr-python ;;
     *) echo "usage: scripts/python-package.sh [debug|release]" >&2; exit 2 ;;

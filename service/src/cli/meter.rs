@@ -3,15 +3,24 @@
 
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on a terminal, a line every tenth elsewhere.
+/// Least time between two lines: short work tells nothing.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A bar on a terminal, elsewhere a line every tenth, if that takes a while.
 pub(super) struct Meter {
     bar: Option<ProgressBar>,
-    tenth: Mutex<u64>,
+    last: Mutex<Line>,
     started: Instant,
+}
+
+/// The line that was shown last.
+struct Line {
+    tenth: u64,
+    at: Instant,
 }
 
 impl Meter {
@@ -24,10 +33,14 @@ impl Meter {
             }
             bar
         });
+        let started = Instant::now();
         Self {
             bar,
-            tenth: Mutex::new(0),
-            started: Instant::now(),
+            last: Mutex::new(Line {
+                tenth: 0,
+                at: started,
+            }),
+            started,
         }
     }
 
@@ -40,9 +53,12 @@ impl Meter {
             return;
         }
         let tenth = 10 * bytes / total_bytes.max(1);
-        let mut last = self.tenth.lock().unwrap_or_else(PoisonError::into_inner);
-        if tenth > *last {
-            *last = tenth;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if tenth > last.tenth && last.at.elapsed() >= LINE_INTERVAL {
+            *last = Line {
+                tenth,
+                at: Instant::now(),
+            };
             let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
             let rate = bytes as f64 / 1e6 / seconds;
             let left = (total_bytes - bytes.min(total_bytes)) as f64 / 1e6 / rate.max(1e-9);
