@@ -426,7 +426,9 @@ impl Running {
                 "the process that reads it gave nothing for {} s and was stopped",
                 PATIENCE.as_secs()
             ),
-            (io::ErrorKind::UnexpectedEof, Ok(status)) if status.signal() == Some(Signal::XCPU.as_raw()) => {
+            (io::ErrorKind::UnexpectedEof, Ok(status))
+                if status.signal() == Some(Signal::XCPU.as_raw()) =>
+            {
                 "the process that reads it found no end and was stopped: the file is damaged".into()
             }
             (io::ErrorKind::UnexpectedEof, Ok(status)) => format!(
@@ -576,6 +578,8 @@ fn processor_time_ms() -> u64 {
 /// Ends this process by a signal: what the library has to do at the end of one it may not get to.
 fn end(signal: Signal) -> ! {
     let _ = kill_process(getpid(), signal);
+    // It may take a moment to arrive.
+    std::thread::sleep(LOOK_INTERVAL);
     std::process::abort()
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import warnings
 
 import h5py
@@ -34,6 +35,15 @@ def no_plugins():
     yield
     if kept is not None:
         os.environ["HDF5_PLUGIN_PATH"] = kept
+
+
+@pytest.fixture(scope="module")
+def server(store):
+    """A service that may read what was imported by reference."""
+    folders = [tempfile.gettempdir(), str(sources.SAMPLE_DATA)]
+    process = service.ServerProcess(store, *(part for folder in folders for part in ("--import-allow", folder)))
+    yield process.server
+    process.stop()
 
 
 @pytest.fixture(scope="module")

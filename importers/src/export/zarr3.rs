@@ -59,7 +59,10 @@ impl<'a> Plan<'a> {
                 Viewed::Array(array) => {
                     let (metadata, cells) = match array.is_verbatim() {
                         true => {
-                            let metadata = array.reader.metadata().clone();
+                            let metadata = array.reader.metadata();
+                            // Chunks are copied as Zarr clients are given them.
+                            let shown = codecs::served(metadata);
+                            let metadata = shown.unwrap_or_else(|| metadata.clone());
                             (metadata, Cells::Stored(array))
                         }
                         false => {

@@ -146,9 +146,14 @@ fn texts(
             let length = dtype.size().max(1);
             let is_one = attribute.ndim() == 0;
             let bytes = raw::read_attribute(attribute, dtype)?;
+            let is_padded = raw::is_padded_with_spaces(dtype);
             // One text keeps what follows a NUL, one of several ends there.
             let end = |text: &[u8]| match text.iter().position(|&byte| byte == 0) {
                 Some(end) if !is_one => end,
+                _ if is_padded => text
+                    .iter()
+                    .rposition(|&byte| byte != b' ')
+                    .map_or(0, |at| at + 1),
                 _ => text.len(),
             };
             Ok(bytes

@@ -75,7 +75,13 @@ impl Chunks {
         if !is_usual {
             return None;
         }
-        let extent = || dataset.shape().iter().map(|&length| length as u64).collect();
+        let extent = || {
+            dataset
+                .shape()
+                .iter()
+                .map(|&length| length as u64)
+                .collect()
+        };
         Some(Self {
             pipeline: Pipeline::new(filters, difference.precision()).ok()?,
             chunk_shape,
@@ -97,7 +103,7 @@ impl Chunks {
         if region.is_empty() {
             return Ok(());
         }
-        let origins = self.origins(region);
+        let origins = origins(&self.chunk_shape, region);
         let room = MAX_DECODING_BYTES / (3 * self.chunk_bytes as u64);
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.min(room as usize).min(origins.len());
@@ -139,32 +145,17 @@ impl Chunks {
         })
     }
 
-    /// Corners of the chunks that have a part of `region`, in C order.
-    fn origins(&self, region: &Region) -> Vec<Vec<u64>> {
-        let axes = 0..self.chunk_shape.len();
-        let first = axes
-            .clone()
-            .map(|axis| region.start()[axis] / self.chunk_shape[axis]);
-        let first: Vec<u64> = first.collect();
-        let count =
-            axes.map(|axis| region.range(axis).end.div_ceil(self.chunk_shape[axis]) - first[axis]);
-        let grid = Region::whole(&count.collect::<Vec<u64>>());
-        let corner = |at: Vec<u64>| -> Vec<u64> {
-            let places = at.iter().zip(&first).zip(&self.chunk_shape);
-            places
-                .map(|((at, first), length)| (first + at) * length)
-                .collect()
-        };
-        grid.positions().map(corner).collect()
-    }
-
     /// The elements of a chunk; `None` if it was never written.
     fn decoded(&self, dataset: &Dataset, origin: &[u64]) -> Result<Option<Vec<u8>>, String> {
         let limit = self.chunk_bytes as u64 / 8 * 9 + SLACK_BYTES;
         let Some((mask, stored)) = raw::stored_chunk(dataset, origin, limit)? else {
             return Ok(None);
         };
-        let mask = if self.is_unfiltered(origin) { u32::MAX } else { mask };
+        let mask = if self.is_unfiltered(origin) {
+            u32::MAX
+        } else {
+            mask
+        };
         let decoded = self.pipeline.decode_masked(&stored, mask, self.chunk_bytes);
         let mut bytes = decoded.map_err(|error| format!("its chunk at {origin:?}: {error}"))?;
         if self.is_swapped {
@@ -206,4 +197,22 @@ impl Chunks {
         boxes::copy(self.element_bytes, &filled, &part, out, region);
         Ok(())
     }
+}
+
+/// Corners of the chunks that have a part of `region`, in C order.
+pub(super) fn origins(chunk_shape: &[u64], region: &Region) -> Vec<Vec<u64>> {
+    let axes = 0..chunk_shape.len();
+    let first = axes
+        .clone()
+        .map(|axis| region.start()[axis] / chunk_shape[axis]);
+    let first: Vec<u64> = first.collect();
+    let count = axes.map(|axis| region.range(axis).end.div_ceil(chunk_shape[axis]) - first[axis]);
+    let grid = Region::whole(&count.collect::<Vec<u64>>());
+    let corner = |at: Vec<u64>| -> Vec<u64> {
+        let places = at.iter().zip(&first).zip(chunk_shape);
+        places
+            .map(|((at, first), length)| (first + at) * length)
+            .collect()
+    };
+    grid.positions().map(corner).collect()
 }

@@ -15,19 +15,21 @@ mod attributes;
 mod chunks;
 mod dimensions;
 mod filters;
+mod index;
 mod past_end;
 mod pieces;
 mod raw;
 mod types;
 mod walk;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use array::{DataType, Elements, Region, shape};
+use array::{DataType, Elements, Region, VariableElements, shape};
 use codecs::hdf5::Pipeline;
-use hdf5_metno::Dataset;
 use hdf5_metno::dataset::Layout as DataLayout;
 use hdf5_metno::filters::Filter;
+use hdf5_metno::{Dataset, Datatype};
 
 use self::chunks::Chunks;
 use self::types::Layout;
@@ -196,7 +198,13 @@ impl Reader for Hdf5File {
 
     fn pieces(&self, variable: &Variable) -> Result<Pieces, String> {
         let stored = &self.variables[variable.handle];
-        let pieces = pieces::of(stored, variable, self.file_bytes)?;
+        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let original = pieces::Original {
+            file: &file,
+            length: self.file_bytes,
+            user_block: self.user_block,
+        };
+        let pieces = pieces::of(stored, variable, &original)?;
         Ok(Pieces {
             user_block: self.user_block,
             ..pieces
@@ -278,11 +286,45 @@ fn check_storage(dataset: &Dataset) -> Result<(), String> {
 }
 
 impl Stored {
+    /// Strings of variable length.
+    fn texts(&self, memory: &Datatype, region: &Region) -> Result<VariableElements, String> {
+        let read = raw::read_strings(&self.dataset, memory, region, MAX_TEXT_BYTES);
+        let Err(error) = read else {
+            return read;
+        };
+        // The library cannot fill what is not stored with a text of the file.
+        let properties = self.dataset.dcpl().map_err(|_| error.clone())?;
+        let fill = raw::fill_text(&properties, memory).map_err(|_| error.clone())?;
+        let (Some(fill), Some(chunk_shape)) = (fill, self.dataset.chunk()) else {
+            return Err(error);
+        };
+        let count = shape::elements(region.shape()).map_err(|error| error.to_string())?;
+        if count.saturating_mul(fill.len() as u64) > MAX_TEXT_BYTES as u64 {
+            return Err(error);
+        }
+        let chunk_shape: Vec<u64> = chunk_shape.iter().map(|&length| length as u64).collect();
+        let mut texts = vec![fill; count as usize];
+        for start in chunks::origins(&chunk_shape, region) {
+            if raw::stored_length(&self.dataset, &start).is_none() {
+                continue;
+            }
+            let chunk = Region::new(start, chunk_shape.clone()).map_err(|e| e.to_string())?;
+            let part = chunk.intersect(region);
+            let read = raw::read_strings(&self.dataset, memory, &part, MAX_TEXT_BYTES)?;
+            for (at, text) in part.positions().zip(read.iter()) {
+                let from = at.iter().zip(region.start());
+                let inside: Vec<u64> = from.map(|(at, start)| at - start).collect();
+                texts[shape::linear_index(&inside, region.shape()) as usize] = text.to_vec();
+            }
+        }
+        Ok(texts.iter().map(Vec::as_slice).collect())
+    }
+
     fn read(&self, data_type: &DataType, region: &Region) -> Result<Elements, String> {
         let memory = match &self.layout {
             Layout::Fixed(memory) | Layout::Truth(memory) => memory,
             Layout::Strings(memory) => {
-                let texts = raw::read_strings(&self.dataset, memory, region, MAX_TEXT_BYTES)?;
+                let texts = self.texts(memory, region)?;
                 if texts.iter().any(|text| std::str::from_utf8(text).is_err()) {
                     return Err("it holds text that is not UTF-8".into());
                 }

@@ -2,6 +2,9 @@
 //!
 //! Not for datasets whose elements it takes more than moving bytes and bits to read; they are copied.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
 use array::{CodecMetadata, DataType, Region};
 use codecs::hdf5::{Filter, Pipeline};
 use hdf5_metno::dataset::Layout as Storage;
@@ -10,17 +13,14 @@ use hdf5_metno::plist::dataset_create::ChunkOpts;
 use serde_json::json;
 
 use super::Stored;
+use super::index::Index;
 use super::raw::{self, Chunk, Difference};
 use super::types::Layout;
 use crate::pieces::{Grid, Piece, Pieces, bytes_codec, contiguous};
 use crate::source::Variable;
 
-/// Looking for each chunk of the grid is bounded by this many that are not there for one that is …
-const MAX_ABSENT: u64 = 64;
-/// … and this many anyway.
-const MAX_LOOKED_FOR: u64 = 1 << 16;
-/// Looking for chunks by their number takes time with the square of their count.
-const MAX_NUMBERED: u64 = 4096;
+/// Most chunks that the library is asked for, which takes time with the square of their number.
+const MAX_ASKED: u64 = 4096;
 
 /// Numbers of filters that Zarr has a codec for.
 const DEFLATE: u32 = 1;
@@ -38,7 +38,11 @@ const BLOSC_NAMES: [(u32, &str); 5] = [
 ];
 
 /// The pieces of a dataset; else why its values have to be copied.
-pub(super) fn of(stored: &Stored, variable: &Variable, file_bytes: u64) -> Result<Pieces, String> {
+pub(super) fn of(
+    stored: &Stored,
+    variable: &Variable,
+    file: &Original<'_>,
+) -> Result<Pieces, String> {
     let memory = match &stored.layout {
         Layout::Fixed(memory) | Layout::Truth(memory) => memory,
         Layout::Strings(_) => return Err("its strings are of variable length".into()),
@@ -66,7 +70,7 @@ pub(super) fn of(stored: &Stored, variable: &Variable, file_bytes: u64) -> Resul
                 });
             };
             let (chunk_shape, found, to_copy) =
-                contiguous(&variable.shape, element, begin, file_bytes);
+                contiguous(&variable.shape, element, begin, file.length);
             Ok(Pieces {
                 found,
                 to_copy,
@@ -78,7 +82,7 @@ pub(super) fn of(stored: &Stored, variable: &Variable, file_bytes: u64) -> Resul
             let fill = raw::fill_value(&properties, memory)?;
             let chunk_shape = variable.chunk_shape.clone().unwrap_or_default();
             let pieces = Pieces::none(chunk_shape, codecs);
-            chunked(stored, variable, pieces, fill, unfiltered_edges)
+            chunked(stored, variable, file, pieces, fill, unfiltered_edges)
         }
         Storage::Compact => Err("its values are in its header".into()),
         _ => Err("its values are laid out in another way".into()),
@@ -95,6 +99,7 @@ pub(super) fn has_unfiltered_edges(properties: &DatasetCreate) -> bool {
 fn chunked(
     stored: &Stored,
     variable: &Variable,
+    file: &Original<'_>,
     mut pieces: Pieces,
     fill: Vec<u8>,
     unfiltered_edges: bool,
@@ -106,7 +111,7 @@ fn chunked(
     let grid = Grid::new(&variable.shape, &chunk_shape).map_err(|error| error.to_string())?;
     let extent = Grid::new(&stored.extent, &chunk_shape).map_err(|error| error.to_string())?;
     let mut stored_chunks = 0;
-    for (start, chunk) in chunks(stored, &extent, &chunk_shape)? {
+    for (start, chunk) in chunks(stored, file, &extent, &chunk_shape)? {
         stored_chunks += 1;
         let index: Vec<u64> = start.iter().zip(&chunk_shape).map(|(s, l)| s / l).collect();
         let Some(place) = grid.place(&index) else {
@@ -146,34 +151,65 @@ fn chunked(
 /// The chunks that are stored, each with its first cell.
 fn chunks(
     stored: &Stored,
+    file: &Original<'_>,
     extent: &Grid,
     chunk_shape: &[u64],
 ) -> Result<Vec<(Vec<u64>, Chunk)>, String> {
     let dataset = &stored.dataset;
     let count = raw::chunk_count(dataset)?;
-    let mut found = Vec::new();
     if count == 0 {
+        return Ok(Vec::new());
+    }
+    let index = Index::open(file.file, file.length, file.user_block);
+    let header = raw::header_address(dataset);
+    if let Some((index, header)) = index.zip(header)
+        && let Some(found) = index.chunks(header, chunk_shape, extent.count())
+        && found.len() as u64 == count
+    {
         return Ok(found);
     }
-    if extent.count() <= count.saturating_mul(MAX_ABSENT).max(MAX_LOOKED_FOR) {
-        for index in Region::whole(extent.lengths()).positions() {
-            let start: Vec<u64> = index.iter().zip(chunk_shape).map(|(i, l)| i * l).collect();
-            if let Some(chunk) = raw::chunk_at(dataset, &start)? {
-                found.push((start, chunk));
-            }
-        }
-        return Ok(found);
-    }
-    if count > MAX_NUMBERED {
+    if extent.count() > MAX_ASKED {
         return Err(format!(
-            "only {count} of its {} chunks are there, which takes long to look through",
-            extent.count()
+            "its {count} chunks are listed in a way that takes long to look through"
         ));
     }
-    for number in 0..count {
-        found.extend(raw::numbered_chunk(dataset, number)?);
+    let mut found = Vec::new();
+    for index in Region::whole(extent.lengths()).positions() {
+        let start: Vec<u64> = index.iter().zip(chunk_shape).map(|(i, l)| i * l).collect();
+        let Some(chunk) = raw::chunk_at(dataset, &start)? else {
+            continue;
+        };
+        if !file.has(&raw::stored_chunk(dataset, &start, file.length)?, &chunk) {
+            return Err("the HDF5 library does not know where its chunks are".into());
+        }
+        found.push((start, chunk));
     }
-    Ok(found)
+    match found.len() as u64 == count {
+        true => Ok(found),
+        false => Err("the HDF5 library does not find all of its chunks".into()),
+    }
+}
+
+/// The file that a dataset is in.
+pub(super) struct Original<'a> {
+    pub(super) file: &'a File,
+    pub(super) length: u64,
+    pub(super) user_block: u64,
+}
+
+impl Original<'_> {
+    /// Whether the bytes of a chunk are where it says they are.
+    fn has(&self, stored: &Option<(u32, Vec<u8>)>, chunk: &Chunk) -> bool {
+        let Some((_, bytes)) = stored else {
+            return false;
+        };
+        let is_there = |base: u64| {
+            let mut found = vec![0; bytes.len()];
+            let offset = chunk.address.saturating_add(base);
+            self.file.read_exact_at(&mut found, offset).is_ok() && found == *bytes
+        };
+        bytes.len() as u64 == chunk.length && (is_there(0) || is_there(self.user_block))
+    }
 }
 
 /// The codecs that turn elements into a chunk as the file has it.

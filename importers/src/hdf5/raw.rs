@@ -11,10 +11,12 @@ use array::{Region, VariableElements};
 use codecs::hdf5::{Filter, Precision};
 use hdf5_metno::globals::{H5P_DATASET_XFER, H5T_C_S1};
 use hdf5_metno::{Attribute, Dataset, Datatype, Object, from_id};
+use hdf5_metno_sys::h5::{H5free_memory, herr_t, hsize_t};
 use hdf5_metno_sys::h5a::H5Aread;
-use hdf5_metno_sys::h5d::{H5D_fill_value_t, H5Dget_chunk_info, H5Dget_chunk_info_by_coord};
+use hdf5_metno_sys::h5d::{H5D_fill_value_t, H5Dget_chunk_info_by_coord};
 use hdf5_metno_sys::h5d::{H5Dget_num_chunks, H5Dget_offset, H5Dread, H5Dread_chunk1};
 use hdf5_metno_sys::h5i::hid_t;
+use hdf5_metno_sys::h5o::{H5O_INFO_BASIC, H5O_info1_t, H5Oget_info2};
 use hdf5_metno_sys::h5p::{H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pfill_value_defined};
 use hdf5_metno_sys::h5p::{H5Pget_external_count, H5Pget_fill_value, H5Pget_filter2};
 use hdf5_metno_sys::h5p::{H5Pget_nfilters, H5Pset_vlen_mem_manager};
@@ -269,6 +271,13 @@ pub(super) fn null_padded(stored: &Datatype, length: usize) -> Result<Datatype, 
     })
 }
 
+/// Whether strings of this type end in spaces that are not theirs, as Fortran writes them.
+pub(super) fn is_padded_with_spaces(text: &Datatype) -> bool {
+    // SAFETY: the handle is open; HDF5 checks that it is a type of strings.
+    let padding = hdf5_metno::sync::sync(|| unsafe { H5Tget_strpad(text.id()) });
+    padding == H5T_str_t::H5T_STR_SPACEPAD
+}
+
 /// Whether floats of this type have the fields of IEEE 754: position and length of sign, exponent
 /// and mantissa, and the bias. bfloat16, for one, has not.
 pub(super) fn is_ieee(float: &Datatype) -> bool {
@@ -406,40 +415,6 @@ pub(super) fn chunk_at(dataset: &Dataset, start: &[u64]) -> Result<Option<Chunk>
     }))
 }
 
-/// The stored chunk with this number, in no order, and its first cell.
-pub(super) fn numbered_chunk(
-    dataset: &Dataset,
-    number: u64,
-) -> Result<Option<(Vec<u64>, Chunk)>, String> {
-    let space = dataset.space().map_err(|error| error.to_string())?;
-    let mut start = vec![0; dataset.ndim()];
-    let (mut mask, mut address, mut length) = (0, NO_ADDRESS, 0);
-    let status = hdf5_metno::sync::sync(|| {
-        // SAFETY: the handles are open; `start` has room for the dataset's number of dimensions; the
-        // other pointers are to locals of this function.
-        unsafe {
-            H5Dget_chunk_info(
-                dataset.id(),
-                space.id(),
-                number,
-                start.as_mut_ptr(),
-                &raw mut mask,
-                &raw mut address,
-                &raw mut length,
-            )
-        }
-    });
-    if status < 0 {
-        return Err(library_error());
-    }
-    let chunk = Chunk {
-        address,
-        length,
-        mask,
-    };
-    Ok((address != NO_ADDRESS && length > 0).then_some((start, chunk)))
-}
-
 /// Where the values of a contiguous dataset begin; `None` if none are stored.
 pub(super) fn contiguous_at(dataset: &Dataset) -> Option<u64> {
     // The library adds the length of a user block even to the address that says there is none.
@@ -512,6 +487,48 @@ pub(super) fn fill_value(properties: &Object, memory: &Datatype) -> Result<Vec<u
             false => Ok(out),
         }
     })
+}
+
+/// The text that a dataset of variable-length strings, which `memory` describes, has where nothing is
+/// stored; `None` if the file does not define one.
+pub(super) fn fill_text(properties: &Object, memory: &Datatype) -> Result<Option<Vec<u8>>, String> {
+    if memory.size() != size_of::<*mut c_char>() {
+        return Err("its strings are not of variable length".into());
+    }
+    hdf5_metno::sync::sync(|| {
+        let mut defined = H5D_fill_value_t::H5D_FILL_VALUE_ERROR;
+        // SAFETY: the handle is open, and the pointer is to a local of this function.
+        let status = unsafe { H5Pfill_value_defined(properties.id(), &raw mut defined) };
+        if status < 0 || defined != H5D_fill_value_t::H5D_FILL_VALUE_USER_DEFINED {
+            return Ok(None);
+        }
+        let mut text: *mut c_char = std::ptr::null_mut();
+        // SAFETY: the handles are open, and an element of `memory` is one pointer, checked above, which
+        // HDF5 sets to a string of its own, ended by a NUL. It is copied, then freed by HDF5.
+        unsafe {
+            let out = (&raw mut text).cast();
+            if H5Pget_fill_value(properties.id(), memory.id(), out) < 0 || text.is_null() {
+                return Err(library_error());
+            }
+            let copy = CStr::from_ptr(text).to_bytes().to_vec();
+            H5free_memory(text.cast());
+            Ok(Some(copy))
+        }
+    })
+}
+
+/// How long a chunk is, given its first cell; `None` if it is not stored, or the library will not tell.
+pub(super) fn stored_length(dataset: &Dataset, start: &[u64]) -> Option<u64> {
+    if dataset.ndim() != start.len() {
+        return None;
+    }
+    let mut length = 0;
+    // SAFETY: the handle is open; `start` has the dataset's number of dimensions, checked above; the
+    // other pointer is to a local.
+    let status = hdf5_metno::sync::sync(|| unsafe {
+        H5Dget_chunk_storage_size(dataset.id(), start.as_ptr(), &raw mut length)
+    });
+    (status >= 0 && length > 0).then_some(length)
 }
 
 /// How elements in the file differ from those in memory.
@@ -606,7 +623,7 @@ pub(super) fn difference(stored: &Datatype, memory: &Datatype) -> Option<Differe
 }
 
 /// The bytes of the chunk whose first cell is at `start` as they are stored, at most `limit`, and the
-/// mask of filters that were not applied; `None` if it is not stored.
+/// mask of filters that were not applied; `None` if it is not stored, or the library will not tell.
 pub(super) fn stored_chunk(
     dataset: &Dataset,
     start: &[u64],
@@ -614,19 +631,18 @@ pub(super) fn stored_chunk(
 ) -> Result<Option<(u32, Vec<u8>)>, String> {
     // The library's lock is held throughout: nothing changes the chunk in between.
     hdf5_metno::sync::sync(|| {
-        let Some(chunk) = chunk_at(dataset, start)? else {
+        let Some(length) = stored_length(dataset, start) else {
             return Ok(None);
         };
-        if chunk.length > limit {
+        if length > limit {
             return Err(format!(
-                "its chunk at {start:?} takes {} bytes, more than it could",
-                chunk.length
+                "its chunk at {start:?} takes {length} bytes, more than it could"
             ));
         }
         let mut mask = 0;
-        let mut bytes = vec![0; chunk.length as usize];
-        // SAFETY: the handle is open; `start` has the dataset's number of dimensions, which `chunk_at`
-        // checked; `bytes` takes the length that the library just gave for this chunk.
+        let mut bytes = vec![0; length as usize];
+        // SAFETY: the handle is open; `start` has the dataset's number of dimensions, or there would be
+        // no length; `bytes` takes the length that the library just gave for this chunk.
         let status = unsafe {
             H5Dread_chunk1(
                 dataset.id(),
@@ -641,4 +657,23 @@ pub(super) fn stored_chunk(
             false => Ok(Some((mask, bytes))),
         }
     })
+}
+
+unsafe extern "C" {
+    /// Bytes of the chunk at an offset; the bindings lack it. In the library since 1.10.2.
+    fn H5Dget_chunk_storage_size(
+        dataset: hid_t,
+        offset: *const hsize_t,
+        bytes: *mut hsize_t,
+    ) -> herr_t;
+}
+
+/// Where the object header of a dataset is.
+pub(super) fn header_address(dataset: &Dataset) -> Option<u64> {
+    let mut info = H5O_info1_t::default();
+    // SAFETY: the handle is open, and the pointer is to a local of this function.
+    let status = hdf5_metno::sync::sync(|| unsafe {
+        H5Oget_info2(dataset.id(), &raw mut info, H5O_INFO_BASIC)
+    });
+    (status >= 0).then_some(info.addr)
 }

@@ -301,7 +301,9 @@ impl Image {
             return Err(odd("its tiles have no size"));
         }
         if is_inverted && formats[0] != 1 {
-            return Err(unsupported("0 stands for white in pixels that are no counts".into()));
+            return Err(unsupported(
+                "0 stands for white in pixels that are no counts".into(),
+            ));
         }
         let size = image.data_type.size_bytes().unwrap_or(1) as u64;
         let samples = if image.is_planar { 1 } else { bands };
