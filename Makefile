@@ -22,7 +22,8 @@ test: ## set the machine up, then everything CI runs
 
 check: lint ## everything CI runs, on a machine that is set up
 	scripts/python-package.sh debug
-	$(CARGO) test --workspace $(LOCKED)
+	$(CARGO) test --workspace $(LOCKED) --lib --bins --tests
+	$(CARGO) test --workspace $(LOCKED) --doc
 	QUARR_BIN=target/debug scripts/demo.sh </dev/null
 	scripts/test-python.sh target/debug
 
@@ -40,7 +41,7 @@ bench: ## benchmarks and the long tests, optimised
 		--bench verification --target-dir target/unverified
 	$(CARGO) test --release $(LOCKED) -p quarr-tests --test it -- --ignored --nocapture
 	scripts/python-package.sh release
-	scripts/test-python.sh target/release -m long
+	scripts/test-python.sh target/release -m long -n 0
 	scripts/bench-peers.sh target/release --report benches/RESULTS.md
 
 bench-peers: ## only the comparison with what else reads arrays (PEERS=--quick: a few minutes)

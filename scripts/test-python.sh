@@ -10,10 +10,16 @@ export QUARR_BIN
 PYTHONPATH=$PWD/python${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
 [ $# = 0 ] || shift
-found=no
+newest=
+for python in .venv/*/bin/python; do
+    if [ -x "$python" ]; then newest=$python; fi
+done
 for python in .venv/*/bin/python; do
     [ -x "$python" ] || continue
-    found=yes
-    "$python" -m pytest -q -rs -p no:cacheprovider tests/python "$@"
+    # What does not depend on the clients is tested with the newest of them.
+    selection="not long"
+    [ "$python" = "$newest" ] || selection="not long and not once"
+    "$python" -m pytest -q -rs -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile \
+        -m "$selection" tests/python "$@"
 done
-[ "$found" = yes ] || { echo "no Python environment: run scripts/setup.sh test" >&2; exit 1; }
+[ -n "$newest" ] || { echo "no Python environment: run scripts/setup.sh test" >&2; exit 1; }

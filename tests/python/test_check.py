@@ -13,6 +13,8 @@ import pytest
 import corpus
 import service
 
+pytestmark = pytest.mark.once
+
 
 def good(path: Path) -> netCDF4.Dataset:
     """A file as ERA5 writes them, with everything CF asks for; still open, to be spoilt."""

@@ -22,6 +22,8 @@ import oracle
 import service
 import sources
 
+pytestmark = pytest.mark.once
+
 # How a file is imported: the name of the mode, and what it adds to the command.
 MODES = {"copied": ()}
 if "--by-reference" in service.run("import", "--help").stdout:

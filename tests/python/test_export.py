@@ -29,6 +29,8 @@ import service
 import sources
 from test_clients import Sample, read_sample
 
+pytestmark = pytest.mark.once
+
 
 def export(store, target: str, destination, *arguments: str, check: bool = True):
     return service.run("export", target, destination, *arguments, "--store", store, check=check)

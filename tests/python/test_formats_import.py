@@ -19,6 +19,8 @@ import zarr
 
 import service
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def bring_in(tmp_path):

@@ -18,6 +18,8 @@ import oracle
 import service
 import sources
 
+pytestmark = pytest.mark.once
+
 CALENDARS = {
     "standard": "days since 1990-01-01",
     "noleap": "hours since 1989-12-31 12:00",

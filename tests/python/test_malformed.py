@@ -10,6 +10,8 @@ import pytest
 import malformed
 import service
 
+pytestmark = pytest.mark.once
+
 FLIPS = 120
 # Seeds that once crashed the HDF5 library or the importer.
 REGRESSIONS: dict[str, tuple[int, ...]] = {
