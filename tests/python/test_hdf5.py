@@ -102,3 +102,17 @@ def test_what_has_no_place_is_refused_by_name_unless_skipped(store, tmp_path, na
     assert attempt([*refused, "no such thing"]).returncode == 1
     assert attempt(refused).returncode == 0
     service.run("verify", repo, "--deep", "--store", store)
+
+
+def test_strings_that_were_never_written_are_the_fill_value(tmp_path):
+    """The HDF5 library itself refuses to read them, h5py's too."""
+    path, store = tmp_path / "filled.h5", tmp_path / "store"
+    kind = h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        file.create_dataset("filled", (2, 4), kind, chunks=(1, 2), fillvalue="none")[0, 0] = "first"
+        file.create_dataset("long", (5,), kind, chunks=(2,), fillvalue="ü" * 300)[3:] = ["a", ""]
+    service.run("import", path, "--to", "repo", "--store", store)
+    service.run("export", "repo", tmp_path / "out", "--store", store)
+    found = zarr.open_group(tmp_path / "out", mode="r")
+    assert found["filled"][:].tolist() == [["first", "none", "none", "none"], ["none"] * 4]
+    assert found["long"][:].tolist() == ["ü" * 300] * 3 + ["a", ""]
