@@ -38,9 +38,9 @@ pub(super) fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         for (id, name, filter) in [
-            (LZF, c"lzf", run_lzf as Callback),
-            (BLOSC, c"blosc", run_blosc),
-            (ZSTD, c"zstd", run_zstd),
+            (LZF, c"lzf", run::<LZF> as Callback),
+            (BLOSC, c"blosc", run::<BLOSC>),
+            (ZSTD, c"zstd", run::<ZSTD>),
         ] {
             let class = H5Z_class2_t {
                 version: H5Z_CLASS_T_VERS as c_int,
@@ -74,51 +74,16 @@ type Callback = unsafe extern "C" fn(
     *mut *mut c_void,
 ) -> usize;
 
-unsafe extern "C" fn run_lzf(
-    flags: c_uint,
-    _: usize,
-    _: *const c_uint,
-    length: usize,
-    capacity: *mut usize,
-    buffer: *mut *mut c_void,
-) -> usize {
-    // SAFETY: called by HDF5, as `run` asks.
-    unsafe { run(LZF, flags, length, capacity, buffer) }
-}
-
-unsafe extern "C" fn run_blosc(
-    flags: c_uint,
-    _: usize,
-    _: *const c_uint,
-    length: usize,
-    capacity: *mut usize,
-    buffer: *mut *mut c_void,
-) -> usize {
-    // SAFETY: called by HDF5, as `run` asks.
-    unsafe { run(BLOSC, flags, length, capacity, buffer) }
-}
-
-unsafe extern "C" fn run_zstd(
-    flags: c_uint,
-    _: usize,
-    _: *const c_uint,
-    length: usize,
-    capacity: *mut usize,
-    buffer: *mut *mut c_void,
-) -> usize {
-    // SAFETY: called by HDF5, as `run` asks.
-    unsafe { run(ZSTD, flags, length, capacity, buffer) }
-}
-
-/// `H5Z_func_t`: replaces `*buffer` by what the filter `id` was given for its first `length` bytes; gives
+/// `H5Z_func_t`: replaces `*buffer` by what the filter `ID` was given for its first `length` bytes; gives
 /// the number of those, 0 for failure.
 ///
 /// # Safety
 /// `buffer` and `capacity` are those that HDF5 calls a filter with: a buffer of HDF5's allocator
 /// with at least `length` bytes.
-unsafe fn run(
-    id: H5Z_filter_t,
+unsafe extern "C" fn run<const ID: H5Z_filter_t>(
     flags: c_uint,
+    _: usize,
+    _: *const c_uint,
     length: usize,
     capacity: *mut usize,
     buffer: *mut *mut c_void,
@@ -129,7 +94,7 @@ unsafe fn run(
     // SAFETY: the buffer has `length` bytes, which the caller guarantees, and is HDF5's until it is
     // replaced below.
     let encoded = unsafe { std::slice::from_raw_parts((*buffer).cast::<u8>(), length) };
-    let decoded = decode(id, encoded).filter(|decoded| !decoded.is_empty());
+    let decoded = decode(ID, encoded).filter(|decoded| !decoded.is_empty());
     let Some(decoded) = decoded else {
         return 0;
     };
@@ -148,7 +113,7 @@ unsafe fn run(
     decoded.len()
 }
 
-/// What the filter `id` was given for these bytes; `None` if it does not give them.
+/// What the filter `ID` was given for these bytes; `None` if it does not give them.
 fn decode(id: H5Z_filter_t, encoded: &[u8]) -> Option<Vec<u8>> {
     let filter = Filter {
         id: u32::try_from(id).ok()?,
