@@ -20,8 +20,8 @@ use query::{Engine, Settings};
 use storage::{ArrayNode, Node, Snapshot};
 
 use crate::Error;
+use crate::blocking::blocking;
 use crate::fill_arrays::Appended;
-use crate::import::blocking;
 use crate::joined::{Joined, Sequence, Template, blocks, first_difference, is_ordered, numbers};
 use crate::source::{Source, Variable};
 

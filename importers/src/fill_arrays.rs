@@ -24,7 +24,7 @@ use storage::{SharedTransaction, Transaction};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::import::{blocking, worker_failed};
+use crate::blocking::{blocking, worker_failed};
 use crate::source::{Source, Variable};
 use crate::{Error, boxes, kept};
 

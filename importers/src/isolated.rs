@@ -41,6 +41,10 @@ const MAX_VARIABLE_BYTES: u64 = 1 << 30;
 const MAX_PIECES_BYTES: u64 = 1 << 30;
 /// Address space of a child: several times the largest shard, and its chunk in the file.
 const MEMORY_BYTES: u64 = 4 << 30;
+/// What a child may allocate of that whatever it is asked for …
+const BASE_MEMORY_BYTES: u64 = 768 << 20;
+/// … and besides, so many times what a request gives and the chunk of the file it is from.
+const MEMORY_FACTOR: u64 = 3;
 /// A child from which nothing comes for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Processor time that opening a file or answering a request may take: the library goes round in
@@ -432,8 +436,7 @@ impl Running {
                 "the process that reads it found no end and was stopped: the file is damaged".into()
             }
             (io::ErrorKind::UnexpectedEof, Ok(status)) => format!(
-                "the process that reads it stopped ({status}): the file is damaged, or needs over {} GiB of memory",
-                MEMORY_BYTES >> 30
+                "the process that reads it stopped ({status}): the file is damaged, or needs more memory than its values explain"
             ),
             _ => format!("the process that reads it cannot be understood: {error}"),
         }
@@ -479,9 +482,9 @@ fn variable_elements(bytes: &[u8], count: usize) -> Option<Elements> {
 /// # Errors
 /// If the streams fail: there is nobody to tell then.
 pub fn serve_reader(path: &Path) -> io::Result<()> {
-    limit_resources();
-    let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let allowance = BUSY_MOST + Duration::from_secs(length / BUSY_BYTES_PER_SECOND);
+    let mut memory = Memory::limited();
+    let length_bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let allowance = BUSY_MOST + Duration::from_secs(length_bytes / BUSY_BYTES_PER_SECOND);
     let busy = Arc::new(AtomicU64::new(processor_time_ms()));
     end_when_stuck(busy.clone(), allowance);
     let (mut requests, mut answers) = (io::stdin().lock(), io::stdout().lock());
@@ -524,6 +527,8 @@ pub fn serve_reader(path: &Path) -> io::Result<()> {
             return Err(io::ErrorKind::InvalidData.into());
         };
         let Request::Box { start, shape, .. } = request else {
+            // A list of places, as long as the file has room for.
+            memory.allow(length_bytes);
             match source.pieces(variable) {
                 Ok(pieces) => {
                     let told = serde_json::to_vec(&ToldPieces::from(pieces))?;
@@ -536,6 +541,7 @@ pub fn serve_reader(path: &Path) -> io::Result<()> {
             }
             continue;
         };
+        memory.allow(variable_bytes(variable, &shape));
         let read = Region::new(start, shape)
             .map_err(Error::from)
             .and_then(|region| source.read(variable, &region));
@@ -556,14 +562,51 @@ fn answer_error(answers: &mut impl Write, error: &Error) -> io::Result<()> {
     write_frame(answers, &[&[FAILED], &told])
 }
 
-/// A file may ask for as much memory as it likes, and gets no more than this.
-fn limit_resources() {
-    let limit = |most: u64| Rlimit {
-        current: Some(most),
-        maximum: Some(most),
+/// What this process may allocate. A file may ask for as much as it likes, and gets no more.
+struct Memory {
+    allowed: u64,
+}
+
+impl Memory {
+    fn limited() -> Self {
+        let limit = |most: u64| Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        let _ = setrlimit(Resource::As, limit(MEMORY_BYTES));
+        let _ = setrlimit(Resource::Core, limit(0));
+        let mut memory = Self { allowed: 0 };
+        memory.allow(0);
+        memory
+    }
+
+    /// Raises the limit to what a request for `bytes` may take.
+    fn allow(&mut self, bytes: u64) {
+        let allowed = bytes
+            .saturating_mul(MEMORY_FACTOR)
+            .saturating_add(BASE_MEMORY_BYTES)
+            .min(MEMORY_BYTES);
+        // Less would fail what is allocated already.
+        if allowed > self.allowed {
+            self.allowed = allowed;
+            let limit = Rlimit {
+                current: Some(allowed),
+                maximum: Some(MEMORY_BYTES),
+            };
+            let _ = setrlimit(Resource::Data, limit);
+        }
+    }
+}
+
+/// Bytes of a box of this shape and of a chunk of the file.
+fn variable_bytes(variable: &Variable, shape: &[u64]) -> u64 {
+    let chunk = variable.chunk_shape.as_deref().unwrap_or_default();
+    let element = variable.data_type.size_bytes().unwrap_or(1) as u64;
+    let bytes = |shape: &[u64]| {
+        let multiply = |bytes: u64, &length: &u64| bytes.saturating_mul(length);
+        shape.iter().fold(element, multiply)
     };
-    let _ = setrlimit(Resource::As, limit(MEMORY_BYTES));
-    let _ = setrlimit(Resource::Core, limit(0));
+    bytes(shape).saturating_add(bytes(chunk))
 }
 
 /// The processor time at which a child began with what it is at, if it is at nothing.

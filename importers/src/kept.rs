@@ -8,9 +8,10 @@
 use array::{ArrayMetadata, ChunkIndex, CodecMetadata, NodePath};
 use codecs::ArrayCodec;
 
+use crate::blocking::blocking;
 use crate::chunking::Chunking;
 use crate::fill_arrays::Staging;
-use crate::import::{ImportOptions, blocking};
+use crate::import::ImportOptions;
 use crate::source::{Source, Variable};
 use crate::{Error, zarr};
 

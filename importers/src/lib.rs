@@ -9,6 +9,7 @@
 //! which links the HDF5 library.
 
 mod append;
+mod blocking;
 mod boxes;
 mod calendar;
 mod check;
@@ -38,6 +39,7 @@ mod numpy_type;
 mod origin;
 mod parquet;
 mod pieces;
+mod plan;
 mod recent;
 mod reference;
 mod safetensors;

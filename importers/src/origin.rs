@@ -8,7 +8,7 @@ use storage::Externals;
 use tokio::runtime::Handle;
 
 use crate::Error;
-use crate::import::blocking;
+use crate::blocking::blocking;
 use crate::joined::Member;
 use crate::sources::{Resolved, resolve};
 

@@ -23,9 +23,9 @@ use storage::{ExternalFile, Externals, Transaction};
 use tokio::task::JoinSet;
 
 use crate::Error;
+use crate::blocking::{blocking, worker_failed};
 use crate::boxes;
 use crate::fill_arrays::{Progress, Staging, Target};
-use crate::import::{blocking, worker_failed};
 use crate::pieces::{Piece, Pieces};
 use crate::source::{Source, Variable};
 

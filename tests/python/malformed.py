@@ -263,6 +263,8 @@ def contents(path: Path) -> dict[str, np.ndarray]:
     def visit(group: h5py.Group, prefix: str) -> None:
         for name in group:
             item = group.get(name)
+            if item is None and not isinstance(group.get(name, getlink=True), h5py.SoftLink):
+                raise ValueError(f"{name} cannot be opened")
             if isinstance(item, h5py.Group):
                 visit(item, f"{prefix}{name}/")
             elif isinstance(item, h5py.Dataset):

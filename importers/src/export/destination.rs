@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use storage::{Outbox, Store};
 
 use crate::Error;
-use crate::import::blocking;
+use crate::blocking::blocking;
 
 /// Between the name of a destination and what tells one unfinished export to it from another.
 const PARTIAL: &str = ".partial-";

@@ -32,7 +32,7 @@ use super::table::{Cells, Column, Kind, Table};
 use super::tally::Tally;
 use super::view::View;
 use crate::Error;
-use crate::import::blocking;
+use crate::blocking::blocking;
 
 /// Rows of a group: what readers take at once.
 const GROUP_ROWS: usize = 1 << 20;

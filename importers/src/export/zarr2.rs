@@ -25,7 +25,7 @@ use super::destination::Folder;
 use super::tally::Tally;
 use super::view::{View, Viewed, ViewedArray};
 use super::zarr3::{ENCODING_FACTOR, prefix};
-use crate::import::blocking;
+use crate::blocking::blocking;
 use crate::zarr::inner_codecs;
 use crate::{Error, boxes};
 

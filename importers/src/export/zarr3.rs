@@ -17,8 +17,8 @@ use storage::ChunkRow;
 use super::destination::Folder;
 use super::tally::Tally;
 use super::view::{View, Viewed, ViewedArray};
+use crate::blocking::blocking;
 use crate::consolidated::consolidated;
-use crate::import::blocking;
 use crate::zarr::{default_codecs, inner_codecs};
 use crate::{Error, boxes};
 

@@ -19,6 +19,7 @@ use array::{Region, shape};
 use codecs::hdf5::Pipeline;
 use hdf5_metno::{Dataset, Datatype};
 
+use super::index::Index;
 use super::pieces::has_unfiltered_edges;
 use super::raw;
 use crate::boxes;
@@ -45,6 +46,35 @@ pub(super) fn check_size(dataset: &Dataset) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Refuses a dataset of shape `extent` in whose index of chunks the library would not find all of them,
+/// or which gives chunks without filters another length than they have.
+pub(super) fn check_index(
+    dataset: &Dataset,
+    extent: &[u64],
+    index: &Index<'_>,
+) -> Result<(), String> {
+    let Some((chunk, header)) = dataset.chunk().zip(raw::header_address(dataset)) else {
+        return Ok(());
+    };
+    let chunk_shape: Vec<u64> = chunk.iter().map(|&length| length as u64).collect();
+    let element_bytes = dataset.dtype().map_err(|e| e.to_string())?.size() as u64;
+    let is_filtered = !dataset.filters().is_empty();
+    let chunk_bytes = shape::elements(&chunk_shape)
+        .ok()
+        .and_then(|count| count.checked_mul(element_bytes))
+        .ok_or("its chunks are too large")?;
+    let read = index.visit(header, extent, &chunk_shape, |start, chunk| {
+        match is_filtered || chunk.length == chunk_bytes {
+            true => Ok(()),
+            false => Err(format!(
+                "its chunk at {start:?} takes {} bytes, not {chunk_bytes}",
+                chunk.length
+            )),
+        }
+    });
+    read.map(|_| ())
 }
 
 /// How the chunks of a dataset are decoded.

@@ -1,6 +1,7 @@
 //! Where the chunks of a dataset are, read from its B-tree: the library takes time with the square of
 //! their number to tell, and of datasets with an unlimited dimension that is not the first it tells
-//! places that belong to other chunks.
+//! places that belong to other chunks. Nor does it notice all damage: chunks whose keys are wrong are
+//! missing then, and read as fill values.
 //!
 //! ```text
 //! object header ─► layout message ─► nodes of the B-tree ─► chunks
@@ -27,6 +28,8 @@ const CHUNK_NODES: u8 = 1;
 const MAX_BLOCK_BYTES: u64 = 1 << 20;
 const MAX_BLOCKS: usize = 256;
 const NODE_HEAD_BYTES: u64 = 24;
+/// An address that stands for none.
+const NO_ADDRESS: u64 = u64::MAX;
 const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
 
 /// A file in which addresses have eight bytes.
@@ -35,6 +38,33 @@ pub(super) struct Index<'a> {
     length: u64,
     /// What addresses count from.
     base: u64,
+}
+
+/// A node that is still to be read.
+struct Pending {
+    address: u64,
+    level: Option<u8>,
+    /// What keys of chunks in it are not below, and what they are below.
+    keys: Option<[Vec<u64>; 2]>,
+}
+
+impl Pending {
+    fn is_inside(&self, key: &[u64]) -> bool {
+        let Some([low, high]) = &self.keys else {
+            return true;
+        };
+        low.as_slice() <= key && key < high.as_slice()
+    }
+}
+
+/// A part of a node.
+struct Entry {
+    length: u64,
+    mask: u32,
+    /// The first cell, and 0 in the dimension of an element's bytes.
+    key: Vec<u64>,
+    /// The chunk, or the node below.
+    child: u64,
 }
 
 impl<'a> Index<'a> {
@@ -61,83 +91,108 @@ impl<'a> Index<'a> {
         Some(bytes)
     }
 
-    /// The chunks of a dataset whose object header is at `header`, each with its first cell; at most
-    /// `most`. `None` if that is not to be read here.
-    pub(super) fn chunks(
+    /// Gives the chunks of a dataset of shape `extent` whose object header is at `header` to `visit`,
+    /// each with its first cell, in C order; `false` if its index is not read here.
+    ///
+    /// # Errors
+    /// Why the index makes no sense, so that the library would miss chunks; that of `visit`.
+    pub(super) fn visit(
         &self,
         header: u64,
+        extent: &[u64],
         chunk_shape: &[u64],
-        most: u64,
-    ) -> Option<Vec<(Vec<u64>, Chunk)>> {
-        let layout = self.layout(header)?;
+        mut visit: impl FnMut(&[u64], Chunk) -> Result<(), String>,
+    ) -> Result<bool, String> {
+        let Some(layout) = self.layout(header) else {
+            return Ok(false);
+        };
         let rank = chunk_shape.len();
         let [LAYOUT_VERSION, CHUNKED, dimensions, rest @ ..] = layout.as_slice() else {
-            return None;
+            return Ok(false);
         };
-        if usize::from(*dimensions) != rank + 1 {
-            return None;
+        if usize::from(*dimensions) != rank + 1 || extent.len() != rank {
+            return Ok(false);
         }
-        let mut found = Vec::new();
-        let root = word(rest, 0)?;
-        if root == u64::MAX {
-            return Some(found);
-        }
+        let root = match word(rest, 0) {
+            None => return Ok(false),
+            Some(NO_ADDRESS) => return Ok(true),
+            Some(root) => root,
+        };
         // A file has no room for more nodes.
         let mut nodes_left = self.length / NODE_HEAD_BYTES;
-        let mut pending = vec![(root, None)];
-        while let Some((address, level)) = pending.pop() {
-            nodes_left = nodes_left.checked_sub(1)?;
-            let head = self.bytes(address, NODE_HEAD_BYTES)?;
-            let [
-                b'T',
-                b'R',
-                b'E',
-                b'E',
-                CHUNK_NODES,
-                own_level,
-                low,
-                high,
-                ..,
-            ] = head[..]
-            else {
-                return None;
-            };
-            if level.is_some_and(|level| level != own_level) {
-                return None;
-            }
-            let entries = usize::from(u16::from_le_bytes([low, high]));
-            // Length and mask of four bytes each, the first cell, and where what it is about begins.
-            let key_bytes = 8 + 8 * (rank + 1);
-            let entry_bytes = key_bytes + 8;
-            let body = self.bytes(address + NODE_HEAD_BYTES, (entries * entry_bytes) as u64)?;
-            for entry in body.chunks_exact(entry_bytes) {
-                let child = word(entry, key_bytes)?;
-                if own_level > 0 {
-                    pending.push((child, Some(own_level - 1)));
+        let mut pending = vec![Pending {
+            address: root,
+            level: None,
+            keys: None,
+        }];
+        while let Some(node) = pending.pop() {
+            let damaged = || format!("the index of its chunks is damaged at {}", node.address);
+            nodes_left = nodes_left.checked_sub(1).ok_or_else(damaged)?;
+            let (level, entries) = self.node(&node, rank).ok_or_else(damaged)?;
+            let first_child = pending.len();
+            for (entry, next) in entries.iter().zip(entries.iter().skip(1)) {
+                if entry.key >= next.key {
+                    return Err(damaged());
+                }
+                if level > 0 {
+                    pending.push(Pending {
+                        address: entry.child,
+                        level: Some(level - 1),
+                        keys: Some([entry.key.clone(), next.key.clone()]),
+                    });
                     continue;
                 }
-                if found.len() as u64 == most {
-                    return None;
+                let start = &entry.key[..rank];
+                let is_chunk = entry.key[rank] == 0
+                    && node.is_inside(&entry.key)
+                    && (start.iter().zip(chunk_shape)).all(|(at, l)| at.is_multiple_of(*l))
+                    && start.iter().zip(extent).all(|(at, l)| at < l);
+                if !is_chunk {
+                    return Err(damaged());
                 }
-                let cells = (0..rank).map(|axis| word(entry, 8 + 8 * axis));
-                let start: Vec<u64> = cells.collect::<Option<_>>()?;
-                let is_corner = start
-                    .iter()
-                    .zip(chunk_shape)
-                    .all(|(at, l)| at.is_multiple_of(*l));
-                if !is_corner {
-                    return None;
-                }
-                let sizes = word(entry, 0)?;
                 let chunk = Chunk {
-                    address: child,
-                    length: sizes & u64::from(u32::MAX),
-                    mask: (sizes >> 32) as u32,
+                    address: entry.child,
+                    length: entry.length,
+                    mask: entry.mask,
                 };
-                found.push((start, chunk));
+                visit(start, chunk)?;
             }
+            // The first is popped first.
+            pending[first_child..].reverse();
         }
-        Some(found)
+        Ok(true)
+    }
+
+    /// The level of a node, and its entries; the last is only a key. `None` if it is not one.
+    fn node(&self, node: &Pending, rank: usize) -> Option<(u8, Vec<Entry>)> {
+        let head = self.bytes(node.address, NODE_HEAD_BYTES)?;
+        let [b'T', b'R', b'E', b'E', CHUNK_NODES, level, low, high, ..] = head[..] else {
+            return None;
+        };
+        if node.level.is_some_and(|expected| expected != level) {
+            return None;
+        }
+        let count = usize::from(u16::from_le_bytes([low, high]));
+        // Length and mask of four bytes each, the first cell with a number for the bytes of an element.
+        let key_bytes = 8 + 8 * (rank + 1);
+        let entry_bytes = key_bytes + 8;
+        let length = count * entry_bytes + key_bytes;
+        let mut body = self.bytes(node.address.checked_add(NODE_HEAD_BYTES)?, length as u64)?;
+        // What the last key would be about.
+        body.extend(NO_ADDRESS.to_le_bytes());
+        let entry = |entry: &[u8]| {
+            let sizes = word(entry, 0)?;
+            Some(Entry {
+                length: sizes & u64::from(u32::MAX),
+                mask: (sizes >> 32) as u32,
+                key: (0..=rank)
+                    .map(|axis| word(entry, 8 + 8 * axis))
+                    .collect::<Option<_>>()?,
+                child: word(entry, key_bytes)?,
+            })
+        };
+        let entries = body.chunks_exact(entry_bytes).map(entry);
+        Some((level, entries.collect::<Option<_>>()?))
     }
 
     /// The layout message of an object.

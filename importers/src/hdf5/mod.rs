@@ -24,6 +24,7 @@ mod walk;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use array::{DataType, Elements, Region, VariableElements, shape};
 use codecs::hdf5::Pipeline;
@@ -32,6 +33,7 @@ use hdf5_metno::filters::Filter;
 use hdf5_metno::{Dataset, Datatype};
 
 use self::chunks::Chunks;
+use self::index::Index;
 use self::types::Layout;
 use self::walk::{FoundDataset, Tree};
 use crate::Error;
@@ -68,6 +70,8 @@ struct Stored {
     layout: Layout,
     /// How its chunks are decoded, unless by the library.
     chunks: Option<Chunks>,
+    /// Whether its index of chunks makes sense, once somebody looked.
+    index: OnceLock<Result<(), String>>,
     /// What cells past the extent hold.
     fill: Vec<u8>,
     storage: Storage,
@@ -183,11 +187,24 @@ impl Hdf5File {
             chunks,
             dataset: found.dataset.clone(),
             extent: found.extent.clone(),
+            index: OnceLock::new(),
             layout,
             storage: storage(found),
             fill: past_end::element(&variable.data_type, &variable.attributes),
         });
         Ok((variable, refused_attributes(&found.path, read.refused)))
+    }
+}
+
+impl Hdf5File {
+    /// Refuses a damaged index of chunks, in which the library may not find chunks that are there.
+    fn check_index(&self, stored: &Stored) -> Result<(), String> {
+        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let index = Index::open(&file, self.file_bytes, self.user_block);
+        match index {
+            Some(index) => chunks::check_index(&stored.dataset, &stored.extent, &index),
+            None => Ok(()),
+        }
     }
 }
 
@@ -218,7 +235,10 @@ impl Reader for Hdf5File {
     fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
         let stored = &self.variables[variable.handle];
         let present = region.intersect(&Region::whole(&stored.extent));
-        let elements = stored.read(&variable.data_type, &present);
+        let checked = stored.index.get_or_init(|| self.check_index(stored));
+        let elements = checked
+            .clone()
+            .and_then(|()| stored.read(&variable.data_type, &present));
         let elements = elements.map_err(|reason| Error::Malformed {
             path: self.path.clone(),
             reason: format!("variable {:?}: {reason}", variable.name),

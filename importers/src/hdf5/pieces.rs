@@ -162,11 +162,15 @@ fn chunks(
     }
     let index = Index::open(file.file, file.length, file.user_block);
     let header = raw::header_address(dataset);
-    if let Some((index, header)) = index.zip(header)
-        && let Some(found) = index.chunks(header, chunk_shape, extent.count())
-        && found.len() as u64 == count
-    {
-        return Ok(found);
+    if let Some((index, header)) = index.zip(header) {
+        let mut found = Vec::new();
+        let is_read = index.visit(header, &stored.extent, chunk_shape, |start, chunk| {
+            found.push((start.to_vec(), chunk));
+            Ok(())
+        })?;
+        if is_read && found.len() as u64 == count {
+            return Ok(found);
+        }
     }
     if extent.count() > MAX_ASKED {
         return Err(format!(

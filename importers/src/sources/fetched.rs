@@ -7,7 +7,7 @@ use storage::ExternalFile;
 use tempfile::TempPath;
 
 use crate::Error;
-use crate::import::blocking;
+use crate::blocking::blocking;
 use crate::pieces::Pieces;
 use crate::scratch::check_room;
 use crate::source::{Reader, Source, Storage, Variable};

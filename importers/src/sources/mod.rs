@@ -21,8 +21,8 @@ use url::Url;
 
 use self::pattern::{is_pattern, matches, matches_path, natural};
 use crate::Error;
+use crate::blocking::blocking;
 use crate::hierarchy::{Hierarchy, Keys};
-use crate::import::blocking;
 use crate::source::Source;
 
 /// Most files that patterns stand for.

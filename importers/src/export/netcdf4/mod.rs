@@ -35,7 +35,7 @@ use super::ExportOptions;
 use super::tally::Tally;
 use super::view::{View, ViewedArray};
 use super::zarr3::ENCODING_FACTOR;
-use crate::import::blocking;
+use crate::blocking::blocking;
 use crate::{Error, boxes};
 
 /// Bytes of cells being filtered at once, about.
