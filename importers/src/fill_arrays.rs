@@ -107,6 +107,8 @@ pub(crate) struct Target {
     pub(crate) codec: ArrayCodec,
     /// The source's encoded chunks are taken over.
     pub(crate) keeps_chunks: bool,
+    /// They are referred to instead.
+    pub(crate) elsewhere: Option<Arc<kept::Elsewhere>>,
     /// Where in an array that exists; none for a new one.
     pub(crate) appended: Option<Appended>,
 }
@@ -139,9 +141,17 @@ impl Target {
         Ok(Region::new(start, self.variable.shape.clone())?)
     }
 
+    /// The metadata that tells how the source's chunks are cut, if they are kept.
+    fn stored(&self) -> &ArrayMetadata {
+        match &self.elsewhere {
+            Some(elsewhere) => &elsewhere.metadata,
+            None => &self.metadata,
+        }
+    }
+
     /// The stored chunks that hold them.
     pub(crate) fn shards(&self) -> Result<Region, Error> {
-        Ok(self.metadata.grid().chunks_meeting(&self.region()?))
+        Ok(self.stored().grid().chunks_meeting(&self.region()?))
     }
 
     /// How many shards a block has along each dimension: as many as `limit` bytes take, the last
@@ -331,7 +341,7 @@ impl Work<'_> {
         missing
     }
 
-    /// Takes over the encoded chunks of a Zarr array. Those that are missing stay so.
+    /// Takes over the encoded chunks of a Zarr array, or refers to them. Those that are missing stay so.
     async fn take_over(
         &mut self,
         source: &Source,
@@ -340,7 +350,7 @@ impl Work<'_> {
     ) -> Result<(), Error> {
         let (file, variable) = (source.clone(), target.variable.clone());
         let chunks = blocking(move || file.reader().stored_chunks(&variable)).await?;
-        let grid = target.metadata.grid();
+        let grid = target.stored().grid();
         let all = grid
             .grid_shape()
             .iter()
@@ -354,10 +364,12 @@ impl Work<'_> {
             .state
             .bytes
             .saturating_add(total.saturating_sub(present));
-        let chunk_bytes = target.bytes(target.codec.chunk_shape());
+        let chunk_bytes = target.bytes(grid.chunk_shape());
+        // Of shards that are referred to, inner chunks are staged, one after the other.
+        let is_cut_alike = grid.chunk_shape() == target.metadata.chunk_shape();
         for index in chunks {
             let bytes = bytes(&index);
-            if staging.has(&target.path, &index) {
+            if is_cut_alike && staging.has(&target.path, &index) {
                 self.state.bytes += bytes;
                 self.state.shards += 1;
                 continue;
@@ -369,6 +381,7 @@ impl Work<'_> {
                 variable: target.variable.clone(),
                 metadata: target.metadata.clone(),
                 codec: target.codec.clone(),
+                elsewhere: target.elsewhere.clone(),
                 index,
             };
             let stored = async move { chunk.store().await.map(|()| bytes) };

@@ -283,15 +283,18 @@ impl Import {
             _ => {
                 return Err(Error::Option {
                     option: "--by-reference",
-                    reason: "it takes one file, and new arrays: import each file into a group of its own, \
+                    reason:
+                        "it takes one source, and new arrays: import each into a group of its own, \
                              or join copies"
-                        .into(),
+                            .into(),
                 });
             }
         };
         let mut plan = Plan::checked(base, origins, options.clone()).await?;
         let mut original = None;
-        if let Some(location) = location {
+        if let (true, Some(how)) = (plan.is_of_objects(), &options.by_reference) {
+            plan.refer_to_objects(&files, how)?;
+        } else if let Some(location) = location {
             let (local, url) = match plan.joined.source.reader().copy() {
                 Some((local, url)) => (local.to_owned(), url.to_owned()),
                 None => (PathBuf::from(&location), location),

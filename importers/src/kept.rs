@@ -3,17 +3,25 @@
 //! ```text
 //! key of the source ─► encoded bytes ─► every inner chunk decoded once ─► upload
 //!                                       (statistics, canonical shard)
+//!                       by reference: ─► hash of each inner chunk ─► rows that say where it is
 //! ```
 
-use array::{ArrayMetadata, ChunkIndex, CodecMetadata, NodePath};
+use std::sync::Arc;
+
+use array::hash::{Kind, hash};
+use array::{
+    ArrayMetadata, ChunkIndex, CodecMetadata, Elements, Hash, NodePath, Sharding, Statistics,
+};
+use bytes::Bytes;
 use codecs::ArrayCodec;
+use storage::Externals;
 
 use crate::blocking::blocking;
 use crate::chunking::Chunking;
 use crate::fill_arrays::Staging;
 use crate::import::ImportOptions;
 use crate::source::{Source, Variable};
-use crate::{Error, zarr};
+use crate::{Error, boxes, zarr};
 
 /// What takes more than this is written anew only as often as it is asked for by mistake.
 const MAX_REWRITTEN_BYTES: u64 = 1 << 50;
@@ -75,6 +83,48 @@ pub(crate) fn cut_anew(
     Ok(anew)
 }
 
+/// How the chunks of an array are referred to where they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Elsewhere {
+    /// How they are cut there: the array here has the inner chunks of their shards.
+    pub(crate) metadata: ArrayMetadata,
+    codec: ArrayCodec,
+    files: Externals,
+    /// Computes the statistics of chunks, which takes decoding them.
+    with_statistics: bool,
+}
+
+impl Elsewhere {
+    /// How to refer to the chunks of an array with this metadata, and the metadata of the array that
+    /// does.
+    ///
+    /// # Errors
+    /// [`Error::Array`] or [`Error::Codecs`] for metadata that makes no sense.
+    pub(crate) fn new(
+        metadata: ArrayMetadata,
+        files: &Externals,
+        with_statistics: bool,
+    ) -> Result<(Self, ArrayMetadata), Error> {
+        let referring = Sharding::without_shards(&metadata)?.unwrap_or_else(|| metadata.clone());
+        let elsewhere = Self {
+            codec: ArrayCodec::new(&metadata)?,
+            metadata,
+            files: files.clone(),
+            with_statistics,
+        };
+        Ok((elsewhere, referring))
+    }
+}
+
+/// An inner chunk in an object.
+struct Part {
+    index: ChunkIndex,
+    offset: u64,
+    length: u64,
+    id: Hash,
+    statistics: Option<Statistics>,
+}
+
 /// One chunk to take over.
 pub(crate) struct Chunk {
     pub(crate) source: Source,
@@ -83,15 +133,49 @@ pub(crate) struct Chunk {
     pub(crate) variable: Variable,
     pub(crate) metadata: ArrayMetadata,
     pub(crate) codec: ArrayCodec,
+    pub(crate) elsewhere: Option<Arc<Elsewhere>>,
     pub(crate) index: ChunkIndex,
 }
 
 impl Chunk {
-    /// Reads, checks and uploads the chunk.
+    /// Reads, checks and uploads the chunk, or refers to it.
     ///
     /// # Errors
     /// [`Error::Malformed`] if it does not decode; [`Error::Storage`] if the upload failed.
     pub(crate) async fn store(self) -> Result<(), Error> {
+        match self.elsewhere.clone() {
+            Some(elsewhere) => self.refer(elsewhere).await,
+            None => self.copy().await,
+        }
+    }
+
+    async fn refer(self, elsewhere: Arc<Elsewhere>) -> Result<(), Error> {
+        let url = self.source.reader().chunk_url(&self.variable, &self.index);
+        let file = match elsewhere.files.open(&url).await {
+            // Where nothing can be listed, all chunks there could be are tried.
+            Err(storage::Error::NotFound { .. }) => return Ok(()),
+            other => other?,
+        };
+        let bytes = file.read(0..file.length()).await?;
+        let (source, variable) = (self.source, self.variable);
+        let (codec, metadata, index) = (self.codec, self.metadata, self.index);
+        let parts = blocking(move || {
+            let found = elsewhere.parts(&codec, &metadata, &index, &bytes);
+            found.map_err(|error| source.reader().chunk_error(&variable, &index, error))
+        });
+        let transaction = self.staging.transaction();
+        let (url, etag) = (file.url(), file.etag());
+        for part in parts.await? {
+            let chunk = (part.id, part.length);
+            let place = (url.as_str(), part.offset, etag);
+            transaction
+                .put_external(&self.path, part.index, chunk, place, part.statistics)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn copy(self) -> Result<(), Error> {
         let (source, variable) = (self.source, self.variable);
         let (codec, metadata, index) = (self.codec, self.metadata, self.index.clone());
         let taken = blocking(move || {
@@ -110,4 +194,63 @@ impl Chunk {
         }
         Ok(())
     }
+}
+
+impl Elsewhere {
+    /// The inner chunks of the chunk at `index`, which is `bytes`, that have cells of the array; the
+    /// first is decoded. `codec` and `metadata` are of the array that refers to them.
+    fn parts(
+        &self,
+        codec: &ArrayCodec,
+        metadata: &ArrayMetadata,
+        index: &ChunkIndex,
+        bytes: &Bytes,
+    ) -> Result<Vec<Part>, codecs::Error> {
+        let (grid, inner_shape) = (metadata.grid(), self.codec.inner_shape());
+        let origin = self.metadata.grid().chunk_region(index);
+        let mut parts = Vec::new();
+        for (nth, encoded) in self.codec.split(bytes)?.into_iter().enumerate() {
+            let Some(encoded) = encoded else { continue };
+            let inside = self.codec.inner_region(nth)?;
+            let corner = origin.start().iter().zip(inside.start());
+            let at = corner
+                .zip(inner_shape)
+                .map(|((a, b), length)| (a + b) / length);
+            let index = ChunkIndex::new(at.collect::<Vec<u64>>());
+            if !grid.contains(&index) {
+                continue;
+            }
+            let mut statistics = None;
+            if self.with_statistics || parts.is_empty() {
+                let elements = codec.decode(&encoded)?;
+                if self.with_statistics {
+                    statistics = chunk_statistics(codec, metadata, &index, &elements)?;
+                }
+            }
+            parts.push(Part {
+                index,
+                offset: (encoded.as_ptr() as usize - bytes.as_ptr() as usize) as u64,
+                length: encoded.len() as u64,
+                id: hash(Kind::PlainChunk, &encoded),
+                statistics,
+            });
+        }
+        Ok(parts)
+    }
+}
+
+/// The statistics of a chunk that has these elements.
+fn chunk_statistics(
+    codec: &ArrayCodec,
+    metadata: &ArrayMetadata,
+    index: &ChunkIndex,
+    elements: &Elements,
+) -> Result<Option<Statistics>, codecs::Error> {
+    let inside = metadata.grid().chunk_region_in_array(index);
+    let whole = metadata.grid().chunk_region(index);
+    let fill = codec.fill_value().as_bytes();
+    let cells = boxes::fit(codec.data_type(), fill, elements, &whole, &inside);
+    Ok(cells
+        .ok()
+        .and_then(|cells| query::chunk_statistics(codec, metadata, &inside, &cells)))
 }

@@ -154,6 +154,7 @@ fn target(handle: usize, reader: &ArrayReader) -> Result<Target, Error> {
         codec: ArrayCodec::new(&changed)?,
         metadata: changed,
         keeps_chunks: false,
+        elsewhere: None,
         appended: None,
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use array::{ArrayMetadata, GroupMetadata, NodePath};
 use codecs::ArrayCodec;
-use storage::{Snapshot, Transaction};
+use storage::{Externals, Snapshot, Transaction};
 
 use crate::Error;
 use crate::append::Existing;
@@ -13,9 +13,9 @@ use crate::blocking::blocking;
 use crate::chunking::{self, Wishes};
 use crate::compression::{self, Trial};
 use crate::fill_arrays::Target;
-use crate::import::{ImportOptions, Planned};
+use crate::import::{ByReference, ImportOptions, Planned};
 use crate::joined::{self, Joined, Order};
-use crate::kept;
+use crate::kept::{self, Elsewhere};
 use crate::origin::Origins;
 use crate::reference::{Copied, Original, Referring, divide};
 use crate::skip::{Skip, source_path};
@@ -124,6 +124,39 @@ impl Plan {
         (self.referring, self.arrays, self.copied) = (Arc::new(referring), arrays, copied);
     }
 
+    /// Whether the source has its chunks in objects of their own.
+    pub(crate) fn is_of_objects(&self) -> bool {
+        let reader = self.joined.source.reader();
+        let mut arrays = self.arrays.iter();
+        arrays.any(|array| reader.zarr(&array.variable).is_some())
+    }
+
+    /// Has all arrays refer to the objects of a Zarr hierarchy.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if they were to be cut or encoded anew.
+    pub(crate) fn refer_to_objects(
+        &mut self,
+        files: &Externals,
+        how: &ByReference,
+    ) -> Result<(), Error> {
+        for array in &mut self.arrays {
+            if !array.keeps_chunks {
+                return Err(Error::Option {
+                    option: "--by-reference",
+                    reason: "chunks stay as they are: leave out --chunks, --shards and --codec"
+                        .into(),
+                });
+            }
+            let stored = array.metadata.clone();
+            let (elsewhere, referring) = Elsewhere::new(stored, files, how.statistics)?;
+            array.codec = ArrayCodec::new(&referring)?;
+            array.metadata = referring;
+            array.elsewhere = Some(Arc::new(elsewhere));
+        }
+        Ok(())
+    }
+
     /// The metadata that all arrays get, by path.
     pub(crate) fn new_metadata(&self) -> impl Iterator<Item = (&NodePath, &ArrayMetadata)> {
         let filled = self
@@ -192,6 +225,7 @@ impl Plan {
             variable,
             metadata,
             keeps_chunks,
+            elsewhere: None,
             appended: None,
         });
         Ok(())
@@ -215,6 +249,7 @@ impl Plan {
                     metadata,
                     codec,
                     keeps_chunks: false,
+                    elsewhere: None,
                     appended: Some(appended),
                 });
             }

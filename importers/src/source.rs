@@ -183,6 +183,11 @@ pub(crate) trait Reader: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// The URL of the object that a chunk is. Blocks.
+    fn chunk_url(&self, _: &Variable, _: &ChunkIndex) -> String {
+        String::new()
+    }
+
     /// The error for a chunk that does not decode, which names its key.
     fn chunk_error(&self, _: &Variable, _: &ChunkIndex, error: codecs::Error) -> Error {
         error.into()

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use storage::Externals;
 use storage::Store;
 use tokio::runtime::Handle;
+use url::Url;
 
 use crate::Error;
 
@@ -45,6 +46,28 @@ impl Keys {
                 PathBuf::from(format!("{}/{key}", store.url().trim_end_matches('/')))
             }
             Self::Web(_, url, _) => PathBuf::from(web_url(url, key)),
+        }
+    }
+
+    /// The URL of an object, or its local path.
+    pub(super) fn url(&self, key: &str) -> String {
+        match self {
+            Self::Directory(_) => {
+                let path = self.shown(key);
+                let whole = std::path::absolute(&path).unwrap_or(path);
+                whole.to_string_lossy().into_owned()
+            }
+            Self::Store(store, _) => {
+                // Names of folders may hold what URLs escape.
+                let url = Url::parse(store.url()).map(|mut url| {
+                    if let Ok(mut path) = url.path_segments_mut() {
+                        path.pop_if_empty().extend(key.split('/'));
+                    }
+                    url.into()
+                });
+                url.unwrap_or_else(|_| self.shown(key).to_string_lossy().into_owned())
+            }
+            Self::Web(_, url, _) => web_url(url, key),
         }
     }
 

@@ -352,6 +352,11 @@ impl Reader for Hierarchy {
         Ok(found)
     }
 
+    fn chunk_url(&self, variable: &Variable, index: &ChunkIndex) -> String {
+        let array = &self.arrays[variable.handle];
+        self.keys.url(&join(&array.folder, &array.names.key(index)))
+    }
+
     fn chunk_error(&self, variable: &Variable, index: &ChunkIndex, error: codecs::Error) -> Error {
         self.corrupt(&self.arrays[variable.handle], index, &error)
     }
