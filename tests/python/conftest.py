@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import buckets
 import service
 import sources
 
@@ -39,6 +40,12 @@ def server(store):
     process = service.ServerProcess(store)
     yield process.server
     process.stop()
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    with buckets.started(tmp_path_factory.mktemp("bucket")) as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="session")

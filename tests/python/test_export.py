@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,17 @@ from pathlib import Path
 
 import netCDF4
 import numpy as np
+import obstore
 import pandas as pd
 import pyarrow.parquet
 import pytest
-import requests
 import safetensors
 import safetensors.numpy
 import xarray as xr
 import zarr
+from zarr.storage import ObjectStore
 
+import buckets
 import oracle
 import service
 import sources
@@ -493,62 +494,12 @@ def test_memory_is_bounded(store, tmp_path):
 # Buckets
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    """The URL of a part of a bucket, with what clients need to know in the environment: MinIO where it
-    is installed, else moto."""
-    folder = tmp_path_factory.mktemp("bucket")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    minio = shutil.which("minio") or shutil.which("minio", path=Path.home() / "go" / "bin")
-    settings = {
-        "AWS_ENDPOINT": f"http://127.0.0.1:{port}", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "quarr-tests", "AWS_SECRET_ACCESS_KEY": "quarr-tests",
-    }
-    if minio:
-        (folder / "exports").mkdir()
-        command = [minio, "server", "--quiet", "--address", f"127.0.0.1:{port}", folder]
-        environment = {"MINIO_ROOT_USER": "quarr-tests", "MINIO_ROOT_PASSWORD": "quarr-tests"}
-    else:
-        moto = Path(sys.executable).parent / "moto_server"
-        if not moto.exists():
-            pytest.skip("neither MinIO nor moto is installed")
-        command, environment = [moto, "-H", "127.0.0.1", "-p", str(port)], {}
-    process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    for _ in range(600):
-        try:
-            requests.get(settings["AWS_ENDPOINT"], timeout=5)
-            break
-        except requests.ConnectionError:
-            time.sleep(0.1)
-    if not minio:
-        requests.put(f"{settings['AWS_ENDPOINT']}/exports", timeout=30).raise_for_status()
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    yield "s3://exports", settings["AWS_ENDPOINT"]
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-    process.terminate()
-    process.wait()
-
-
 def open_bucket(bucket, prefix: str, **options) -> xr.Dataset:
-    import obstore.store
-    from zarr.storage import ObjectStore
-
-    _, endpoint = bucket
-    objects = obstore.store.S3Store(
-        "exports", prefix=prefix, endpoint=endpoint, region="us-east-1",
-        access_key_id="quarr-tests", secret_access_key="quarr-tests", client_options={"allow_http": True},
-    )
-    return xr.open_zarr(ObjectStore(objects, read_only=True), decode_cf=False, **options)
+    return xr.open_zarr(ObjectStore(buckets.client(bucket, prefix), read_only=True), decode_cf=False, **options)
 
 
 def test_exports_to_a_bucket(store, cube, bucket, tmp_path):
-    url, _ = bucket
+    url = bucket.url
     export(store, "cube", f"{url}/a/v3")
     same_values(open_bucket(bucket, "a/v3"), cube)
     export(store, "cube", f"{url}/a/v2", "--format", "zarr2")
@@ -558,12 +509,7 @@ def test_exports_to_a_bucket(store, cube, bucket, tmp_path):
     export(store, "cube", f"{url}/a/v3", "--vars", "mask", "--overwrite")
     same_values(open_bucket(bucket, "a/v3"), cube[["mask"]])
     export(store, "cube", f"{url}/a/cube.nc")
-    import obstore.store
-
-    objects = obstore.store.S3Store(
-        "exports", endpoint=bucket[1], region="us-east-1",
-        access_key_id="quarr-tests", secret_access_key="quarr-tests", client_options={"allow_http": True},
-    )
+    objects = buckets.client(bucket)
     (tmp_path / "cube.nc").write_bytes(bytes(obstore.get(objects, "a/cube.nc").bytes()))
     xr.testing.assert_identical(open_raw(tmp_path / "cube.nc"), cube)
 
@@ -603,7 +549,7 @@ def test_a_mirror_follows_a_branch(store, cube, tmp_path):
 
 
 def test_a_mirror_in_a_bucket(store, cube, bucket):
-    url, _ = bucket
+    url = bucket.url
     publish(store, "cube", f"{url}/mirror")
     same_values(open_bucket(bucket, "mirror"), cube)
     assert publish(store, "cube", f"{url}/mirror")["chunks"] == 0

@@ -20,6 +20,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use storage::{Outbox, Store};
 
+use super::ExportFormat;
 use crate::Error;
 use crate::blocking::blocking;
 
@@ -62,6 +63,27 @@ impl Destination {
                     });
                 }
                 Ok(Self::Bucket(Store::open(text)?))
+            }
+        }
+    }
+
+    /// Whether something is there: the file or object, or anything under the prefix if `format` is one
+    /// of directories.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if the bucket cannot be asked.
+    pub async fn is_taken(&self, format: ExportFormat) -> Result<bool, Error> {
+        match self {
+            Self::Local(path) => {
+                let path = path.clone();
+                blocking(move || Ok(fs::symlink_metadata(path).is_ok())).await
+            }
+            Self::Bucket(store) => {
+                let outbox = Outbox::new(store.clone());
+                match format.is_directory() {
+                    true => Ok(!outbox.list("", 1).await?.is_empty()),
+                    false => Ok(outbox.has("").await?),
+                }
             }
         }
     }

@@ -1,8 +1,8 @@
 //! `quarr export` and `quarr publish`: what a commit holds, in the formats of other programs.
 #![expect(clippy::print_stderr, reason = "progress is printed")]
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -19,6 +19,7 @@ use super::get::assignment;
 use super::meter::Meter;
 use super::{Failed, print, ref_path};
 use crate::error::Failure;
+use crate::jobs::{ExportSpec, outbox};
 use crate::state::State;
 use crate::target::Target;
 
@@ -81,40 +82,42 @@ async fn open(state: &State, target: &Target) -> Result<(Snapshot, Node), Failed
 }
 
 impl ExportArgs {
-    fn options(&self, destination: &Destination) -> Result<ExportOptions, Failed> {
-        let format = match self.format {
-            Some(format) => format,
-            None => ExportFormat::of_destination(destination)?,
-        };
-        let mut options = ExportOptions::new(format);
-        options.variables.clone_from(&self.vars);
-        options.slice = match &self.target.slice {
-            Some(slice) => Some(slice.parse()?),
-            None => None,
-        };
-        for (dimension, labels) in &self.sel {
-            options.select_labels(dimension, labels)?;
-        }
-        for (dimension, positions) in &self.isel {
-            options.select_positions(dimension, positions)?;
-        }
-        let is_table = matches!(format, ExportFormat::Parquet | ExportFormat::Csv);
-        options.decode = match self.decode.as_deref() {
-            Some("cf") => Decode::Cf,
-            Some("mask") => Decode::Mask,
-            None if is_table => Decode::Cf,
-            _ => Decode::Raw,
-        };
-        options.overwrite = self.overwrite;
-        options.unlimited.clone_from(&self.unlimited);
-        options.deflate_level = self.deflate;
-        Ok(options)
+    /// The same as a job has it.
+    fn spec(&self) -> Result<ExportSpec, Failed> {
+        Ok(ExportSpec {
+            repository: self.target.repository.to_string(),
+            destination: self.destination.clone(),
+            slice: self.target.slice.clone(),
+            format: self.format.map(|format| format.name().to_owned()),
+            overwrite: self.overwrite,
+            variables: self.vars.clone(),
+            sel: by_dimension("--sel", &self.sel)?,
+            isel: by_dimension("--isel", &self.isel)?,
+            decode: self.decode.clone(),
+            unlimited: self.unlimited.clone(),
+            deflate: Some(self.deflate),
+            ..ExportSpec::default()
+        })
     }
+}
+
+/// What is selected of each dimension.
+fn by_dimension(
+    option: &str,
+    selected: &[(String, String)],
+) -> Result<BTreeMap<String, String>, Failed> {
+    let mut found = BTreeMap::new();
+    for (dimension, text) in selected {
+        if found.insert(dimension.clone(), text.clone()).is_some() {
+            return Err(Failed(format!("{option} is given twice for {dimension}")));
+        }
+    }
+    Ok(found)
 }
 
 pub(super) async fn export(state: &State, args: &ExportArgs, as_json: bool) -> Result<(), Failed> {
     let destination = Destination::parse(&args.destination)?;
-    let options = args.options(&destination)?;
+    let options = args.spec()?.options(&destination)?;
     let (snapshot, node) = open(state, &args.target).await?;
     let (meter, started) = (Meter::new(), Instant::now());
     let show = |progress: &ExportProgress| {
@@ -158,7 +161,7 @@ pub(super) async fn export_over(
     as_json: bool,
 ) -> Result<(), Failed> {
     let destination = Destination::parse(&args.destination)?;
-    let options = args.options(&destination)?;
+    let options = args.spec()?.options(&destination)?;
     let format = match options.format {
         ExportFormat::Npy => "npy",
         ExportFormat::Csv => "csv",
@@ -223,11 +226,7 @@ pub(super) async fn publish(
             "a mirror is of whole arrays: leave out the slice".into(),
         ));
     }
-    let destination = match Destination::parse(&args.destination)? {
-        Destination::Bucket(store) => store,
-        Destination::Local(path) => local_store(&path)?,
-    };
-    let outbox = Outbox::new(destination);
+    let outbox = outbox(&args.destination)?;
     let mut options = PublishOptions {
         branch: args.target.reference.clone(),
         path: args.target.path.clone(),
@@ -248,15 +247,6 @@ pub(super) async fn publish(
         }
         tokio::time::sleep(Duration::from_secs(args.interval)).await;
     }
-}
-
-/// A directory, made if it is missing.
-fn local_store(path: &Path) -> Result<Store, Failed> {
-    std::fs::create_dir_all(path)
-        .map_err(|error| Failed(format!("cannot make {}: {error}", path.display())))?;
-    let text = path.to_str();
-    let text = text.ok_or_else(|| Failed(format!("{} is no text", path.display())))?;
-    Ok(Store::open(text)?)
 }
 
 async fn publish_once(

@@ -436,7 +436,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
             let costs = sizes::measured_costs(&store).await;
             let (engine, limits) = place.sizes.engine(costs)?;
             let state = State::new(store, engine, limits);
-            let state = state.with_jobs(args.job_settings(place.job_settings()));
+            let state = state.with_jobs(args.job_settings(place.job_settings())?);
             let state = with_signing(place, state)?;
             serve::serve(state, &args).await?;
         }

@@ -31,7 +31,7 @@ impl ReferenceArgs {
     }
 }
 
-/// What a service may read of files outside its store.
+/// What a service may read and write outside its store.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct AllowArgs {
     /// Folder, file or URL outside the store that the service may read, for imports and for chunks
@@ -43,14 +43,31 @@ pub(super) struct AllowArgs {
         value_delimiter = ','
     )]
     allowed: Vec<String>,
+    /// Folder or URL that jobs may write to, for exports and mirrors. May be repeated.
+    #[arg(
+        long = "export-allow",
+        value_name = "PREFIX",
+        env = "QUARR_EXPORT_ALLOW",
+        value_delimiter = ','
+    )]
+    writable: Vec<String>,
 }
 
 impl AllowArgs {
     /// Reads what is allowed here.
     pub(super) fn externals(&self) -> Result<Externals, Failed> {
-        let prefixes = self.allowed.iter().filter(|prefix| !prefix.is_empty());
-        Ok(Externals::new(AllowList::under(prefixes)?))
+        Ok(Externals::new(under(&self.allowed)?))
     }
+
+    /// Where jobs may write.
+    pub(super) fn exports(&self) -> Result<AllowList, Failed> {
+        under(&self.writable)
+    }
+}
+
+fn under(prefixes: &[String]) -> Result<AllowList, Failed> {
+    let prefixes = prefixes.iter().filter(|prefix| !prefix.is_empty());
+    Ok(AllowList::under(prefixes)?)
 }
 
 /// A command may read what its caller may.

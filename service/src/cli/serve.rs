@@ -45,12 +45,13 @@ impl ServeArgs {
     }
 
     /// How the server works on jobs.
-    pub(super) fn job_settings(&self, defaults: Settings) -> Settings {
-        Settings {
+    pub(super) fn job_settings(&self, defaults: Settings) -> Result<Settings, Failed> {
+        Ok(Settings {
             running_most: self.jobs.into(),
             upload_limit: self.upload_limit,
+            exports: self.allow.exports()?,
             ..defaults
-        }
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use array::hash::{Kind as Hashed, hash};
 use chrono::{TimeDelta, Utc};
 use serde_json::Value;
-use storage::Put;
+use storage::{AllowList, Put};
 use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -35,7 +35,7 @@ const MAX_ATTEMPTS: usize = 3;
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// How a process works on jobs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Most jobs it works on at once.
     pub running_most: usize,
@@ -47,6 +47,8 @@ pub struct Settings {
     pub origin: Origin,
     /// Most bytes of an upload.
     pub upload_limit: u64,
+    /// Where jobs that are asked for over HTTP may write.
+    pub exports: AllowList,
 }
 
 impl Default for Settings {
@@ -57,6 +59,7 @@ impl Default for Settings {
             stale_after: Duration::from_secs(20),
             origin: Origin::Service,
             upload_limit: 64 << 30,
+            exports: AllowList::nothing(),
         }
     }
 }

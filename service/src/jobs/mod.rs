@@ -10,8 +10,10 @@
 //! module of its own, which is a `Kind` and a variant of [`JobSpec`] and of [`JobReport`].
 
 mod engine;
+mod export;
 mod import;
 mod kind;
+mod materialize;
 mod records;
 mod verify;
 
@@ -22,8 +24,11 @@ use uuid::Uuid;
 pub use engine::{
     Jobs, Settings, begin, cancel, ended, keep_adopting, list, resume, show, unfinished, wait,
 };
+pub(crate) use export::outbox;
+pub use export::{ExportReport, ExportSpec, PublishReport, PublishSpec};
 pub use import::{CopiedInfo, ImportReport, ImportSpec, ImportedArray, TrialInfo, trial_infos};
 pub(crate) use kind::{Kind, Work};
+pub use materialize::{MaterializeReport, MaterializeSpec};
 pub use verify::{DamageInfo, ReportInfo, VerifySpec, verify};
 
 /// What a job does.
@@ -34,6 +39,12 @@ pub enum JobSpec {
     Verify(VerifySpec),
     /// Makes a commit of files.
     Import(Box<ImportSpec>),
+    /// Writes what a commit holds in a format of other programs.
+    Export(Box<ExportSpec>),
+    /// Brings a plain Zarr v3 mirror to the head of a branch.
+    Publish(PublishSpec),
+    /// Copies in the values that arrays refer to elsewhere.
+    Materialize(MaterializeSpec),
 }
 
 impl JobSpec {
@@ -41,6 +52,9 @@ impl JobSpec {
         match self {
             Self::Import(spec) => spec.as_ref(),
             Self::Verify(spec) => spec,
+            Self::Export(spec) => spec.as_ref(),
+            Self::Publish(spec) => spec,
+            Self::Materialize(spec) => spec,
         }
     }
 }
@@ -53,6 +67,12 @@ pub enum JobReport {
     Verify(ReportInfo),
     /// What an import made.
     Import(ImportReport),
+    /// What an export wrote.
+    Export(ExportReport),
+    /// What a publication did.
+    Publish(PublishReport),
+    /// What was copied in.
+    Materialize(MaterializeReport),
 }
 
 /// How a job is going.
