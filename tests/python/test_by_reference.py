@@ -23,6 +23,8 @@ import reference_files
 import service
 import sources
 
+pytestmark = pytest.mark.once
+
 # What tensorstore has of the codecs that chunks are referred to with.
 TENSORSTORE_CODECS = {"bytes", "zstd", "blosc", "gzip", "crc32c", "transpose", "sharding_indexed"}
 

@@ -9,6 +9,8 @@ import pytest
 
 import service
 
+pytestmark = pytest.mark.once
+
 FLIPS = 60
 
 

@@ -19,6 +19,8 @@ from PIL import Image
 import service
 from test_clients import read_sample
 
+pytestmark = pytest.mark.once
+
 SLICE = "1,:,3:40:2"
 INDEX = np.s_[1, :, 3:40:2]
 

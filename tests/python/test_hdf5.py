@@ -11,6 +11,8 @@ import zarr
 import hdf5_files
 import service
 
+pytestmark = pytest.mark.once
+
 
 def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     """All datasets by path, once for each name that links give them; none through dangling links."""

@@ -51,9 +51,9 @@ def values_of(store: Path, name: str, bucket: buckets.Bucket) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("source,name", [("one.h5", "v"), ("v2.zarr", "a group/v"), ("v3.zarr", "a group/v")])
-def test_a_source_in_a_bucket(filled, tmp_path, source, name, mode):
-    done = service.run_json("import", f"{filled.url}/in/{source}", "--to", "r", "--store", tmp_path, *MODES[mode])
+@pytest.mark.parametrize("key,name", [("one.h5", "v"), ("v2.zarr", "a group/v"), ("v3.zarr", "a group/v")])
+def test_a_source_in_a_bucket(filled, tmp_path, key, name, mode):
+    done = service.run_json("import", f"{filled.url}/in/{key}", "--to", "r", "--store", tmp_path, *MODES[mode])
     assert done["copied"] == []
     np.testing.assert_array_equal(values_of(tmp_path, name, filled), VALUES)
 

@@ -18,6 +18,8 @@ import pytest
 import quarr
 import service
 
+pytestmark = pytest.mark.once
+
 STALE_AFTER_S = "2"
 """A job whose process is gone is taken up at once; a saved record is never older than a part of this."""
 KILLS = 4

@@ -16,6 +16,8 @@ import xarray as xr
 
 import service
 
+pytestmark = pytest.mark.once
+
 LIMIT_BYTES = 512 << 20
 
 

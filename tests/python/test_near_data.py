@@ -13,6 +13,8 @@ import xarray as xr
 
 import service
 
+pytestmark = pytest.mark.once
+
 REDUCERS = ["sum", "mean", "min", "max", "count", "std", "var", "median"]
 VARIABLES = ["t2m", "rain"]
 

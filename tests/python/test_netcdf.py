@@ -12,6 +12,8 @@ import oracle
 import service
 import sources
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(params=["branch", "pinned"])
 def zarr_url(request, server, source) -> str:

@@ -12,6 +12,8 @@ import xarray as xr
 
 import service
 
+pytestmark = pytest.mark.once
+
 RTOL = 1e-12
 
 # Selections with the NumPy index they stand for.

@@ -13,6 +13,8 @@ import xarray as xr
 
 import service
 
+pytestmark = pytest.mark.once
+
 SHAPE = (7, 5, 6)
 DIMENSIONS = ("z", "y", "x")
 TYPES = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"]

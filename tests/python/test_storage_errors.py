@@ -13,6 +13,8 @@ import zarr
 import service
 from clients import CLIENTS
 
+pytestmark = pytest.mark.once
+
 VARIABLE = "t2m"
 
 

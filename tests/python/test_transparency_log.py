@@ -17,6 +17,8 @@ import pytest
 import service
 from test_proofs import proof
 
+pytestmark = pytest.mark.once
+
 GO = Path(__file__).parents[1] / "go"
 
 

@@ -15,6 +15,8 @@ from xarray.tests.test_backends import ZarrBase
 
 import quarr
 
+pytestmark = pytest.mark.once
+
 HAS_DIRECT_MODE = importlib.util.find_spec("quarr._native") is not None
 direct = pytest.mark.skipif(not HAS_DIRECT_MODE, reason="built without quarr._native")
 

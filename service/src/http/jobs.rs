@@ -29,10 +29,11 @@ pub(crate) struct JobList {
     jobs: Vec<Job>,
 }
 
-/// Begins a job: `{"kind": "verify", "repository": …, "reference"?, "since"?, "deep"?}` or
-/// `{"kind": "import", "sources": […], "repository": …, "group"?, "branch"?, "message"?, "author"?, "for"?, "chunks"?, "shards"?, "skip"?}`.
+/// Begins a job: `{"kind": "verify", "repository": …}`, or `import`, `export`, `publish` or
+/// `materialize` and what that takes.
 ///
-/// A source is `upload:<id>`, or a path or URL the service may read.
+/// A source of an import is `upload:<id>`, or a path or URL the service may read; an export and a
+/// mirror go where the service may write.
 #[utoipa::path(post, path = "/v1/jobs", request_body = JobSpec,
     responses((status = 202, body = Job), (status = 400, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem),
         (status = 503, body = Problem)))]
