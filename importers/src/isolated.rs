@@ -41,7 +41,7 @@ const MAX_VARIABLE_BYTES: u64 = 1 << 30;
 const MAX_PIECES_BYTES: u64 = 1 << 30;
 /// Address space of a child: several times the largest shard, and its chunk in the file.
 const MEMORY_BYTES: u64 = 4 << 30;
-/// What a child may allocate of that whatever it is asked for …
+/// What a child may allocate of that, beyond what it begins with, whatever it is asked for …
 const BASE_MEMORY_BYTES: u64 = 768 << 20;
 /// … and besides, so many times what a request gives and the chunk of the file it is from.
 const MEMORY_FACTOR: u64 = 3;
@@ -564,6 +564,8 @@ fn answer_error(answers: &mut impl Write, error: &Error) -> io::Result<()> {
 
 /// What this process may allocate. A file may ask for as much as it likes, and gets no more.
 struct Memory {
+    /// What it began with, much of which is only reserved; `None` if that is not to be known.
+    first: Option<u64>,
     allowed: u64,
 }
 
@@ -575,16 +577,20 @@ impl Memory {
         };
         let _ = setrlimit(Resource::As, limit(MEMORY_BYTES));
         let _ = setrlimit(Resource::Core, limit(0));
-        let mut memory = Self { allowed: 0 };
+        let mut memory = Self {
+            first: data_bytes(),
+            allowed: 0,
+        };
         memory.allow(0);
         memory
     }
 
     /// Raises the limit to what a request for `bytes` may take.
     fn allow(&mut self, bytes: u64) {
+        let Some(first) = self.first else { return };
         let allowed = bytes
             .saturating_mul(MEMORY_FACTOR)
-            .saturating_add(BASE_MEMORY_BYTES)
+            .saturating_add(BASE_MEMORY_BYTES + first)
             .min(MEMORY_BYTES);
         // Less would fail what is allocated already.
         if allowed > self.allowed {
@@ -596,6 +602,16 @@ impl Memory {
             let _ = setrlimit(Resource::Data, limit);
         }
     }
+}
+
+/// Bytes of this process that count as data.
+fn data_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmData:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1 << 10)
 }
 
 /// Bytes of a box of this shape and of a chunk of the file.

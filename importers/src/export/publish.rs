@@ -19,7 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use array::hash::{self, Kind};
 use array::{ArrayMetadata, NodePath, Region};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use query::Engine;
 use serde_json::{Value, json};
 use storage::{ArrayNode, ChunkRow, CommitId, Node, NodePair, Outbox, Snapshot};
@@ -485,17 +485,21 @@ impl Mirror<'_> {
         self.shown.array = array.path().to_string();
         let reader = self.engine.open(array.clone())?;
         let (reader, engine, outbox) = (&reader, self.engine, self.outbox);
-        let work: Vec<(String, &ChunkRow)> = rows
+        let work: Vec<(String, ChunkRow)> = rows
             .iter()
-            .map(|row| (self.chunk_key(array, row), row))
+            .map(|row| (self.chunk_key(array, row), row.clone()))
             .collect();
-        let mut copies = futures::stream::iter(work)
-            .map(|(key, row)| async move {
-                let bytes = engine.zarr_bytes(reader, row).await?;
+        // Boxed, as the compiler cannot tell otherwise that all of it may move between threads.
+        let copy = |(key, row): (String, ChunkRow)| {
+            let copied = async move {
+                let bytes = engine.zarr_bytes(reader, &row).await?;
                 outbox.put(&key, bytes).await?;
                 Ok::<_, Error>(row.length)
-            })
-            .buffer_unordered(COPIES_IN_FLIGHT);
+            };
+            copied.boxed()
+        };
+        let copies = futures::stream::iter(work).map(copy);
+        let mut copies = copies.buffer_unordered(COPIES_IN_FLIGHT);
         while let Some(bytes) = copies.try_next().await? {
             self.done.chunks += 1;
             self.done.bytes += bytes;

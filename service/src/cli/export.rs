@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use compute::cf::Decode;
 use importers::export::{
-    self, Destination, ExportFormat, ExportOptions, ExportProgress, PublishOptions,
-    PublishProgress, Published,
+    self, Destination, ExportFormat, ExportProgress, PublishOptions, PublishProgress, Published,
 };
 use serde_json::json;
-use storage::{Node, Outbox, Snapshot, Store};
+use storage::{Node, Outbox, Snapshot};
 
 use super::client::Client;
 use super::get::assignment;
