@@ -278,6 +278,12 @@ fn two_writers_with_two_faults() {
 }
 
 #[test]
+fn three_writers_without_faults() {
+    explore_disjoint(&base(0), &disjoint(), 0);
+}
+
+#[test]
+#[ignore = "long"]
 fn three_writers_with_one_fault() {
     explore_disjoint(&base(0), &disjoint(), 1);
 }
