@@ -49,31 +49,35 @@ pub(super) fn check_size(dataset: &Dataset) -> Result<(), String> {
 }
 
 /// Refuses a dataset of shape `extent` in whose index of chunks the library would not find all of them,
-/// or which gives chunks without filters another length than they have.
+/// or which gives chunks without filters another length than they have. `element_bytes` are those of an
+/// element in the file, unless that is not known.
 pub(super) fn check_index(
     dataset: &Dataset,
     extent: &[u64],
+    element_bytes: Option<u64>,
     index: &Index<'_>,
 ) -> Result<(), String> {
     let Some((chunk, header)) = dataset.chunk().zip(raw::header_address(dataset)) else {
         return Ok(());
     };
     let chunk_shape: Vec<u64> = chunk.iter().map(|&length| length as u64).collect();
-    let element_bytes = dataset.dtype().map_err(|e| e.to_string())?.size() as u64;
-    let is_filtered = !dataset.filters().is_empty();
-    let chunk_bytes = shape::elements(&chunk_shape)
-        .ok()
-        .and_then(|count| count.checked_mul(element_bytes))
-        .ok_or("its chunks are too large")?;
-    let read = index.visit(header, extent, &chunk_shape, |start, chunk| {
-        match is_filtered || chunk.length == chunk_bytes {
-            true => Ok(()),
-            false => Err(format!(
-                "its chunk at {start:?} takes {} bytes, not {chunk_bytes}",
+    let count = shape::elements(&chunk_shape).map_err(|error| error.to_string())?;
+    let chunk_bytes = match dataset.filters().is_empty() {
+        true => element_bytes.and_then(|bytes| bytes.checked_mul(count)),
+        false => None,
+    };
+    let read = index.visit(
+        header,
+        extent,
+        &chunk_shape,
+        |start, chunk| match chunk_bytes.filter(|bytes| *bytes != chunk.length) {
+            None => Ok(()),
+            Some(bytes) => Err(format!(
+                "its chunk at {start:?} takes {} bytes, not {bytes}",
                 chunk.length
             )),
-        }
-    });
+        },
+    );
     read.map(|_| ())
 }
 

@@ -201,10 +201,16 @@ impl Hdf5File {
     fn check_index(&self, stored: &Stored) -> Result<(), String> {
         let file = File::open(&self.path).map_err(|error| error.to_string())?;
         let index = Index::open(&file, self.file_bytes, self.user_block);
-        match index {
-            Some(index) => chunks::check_index(&stored.dataset, &stored.extent, &index),
-            None => Ok(()),
-        }
+        let Some(index) = index else { return Ok(()) };
+        // Of strings of variable length, the library tells the bytes of a pointer.
+        let element_bytes = match &stored.layout {
+            Layout::Fixed(_) | Layout::Truth(_) => {
+                let stored_type = stored.dataset.dtype();
+                Some(stored_type.map_err(|error| error.to_string())?.size() as u64)
+            }
+            Layout::Strings(_) => None,
+        };
+        chunks::check_index(&stored.dataset, &stored.extent, element_bytes, &index)
     }
 }
 
