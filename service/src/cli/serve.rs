@@ -45,13 +45,11 @@ impl ServeArgs {
     }
 
     /// How the server works on jobs.
-    pub(super) fn job_settings(&self, defaults: Settings) -> Result<Settings, Failed> {
-        Ok(Settings {
-            running_most: self.jobs.into(),
-            upload_limit: self.upload_limit,
-            exports: self.allow.exports()?,
-            ..defaults
-        })
+    pub(super) fn job_settings(&self, mut settings: Settings) -> Result<Settings, Failed> {
+        settings.running_most = self.jobs.into();
+        settings.upload_limit = self.upload_limit;
+        settings.exports = self.allow.exports()?;
+        Ok(settings)
     }
 }
 
