@@ -150,15 +150,28 @@ impl Chunk {
     }
 
     async fn refer(self, elsewhere: Arc<Elsewhere>) -> Result<(), Error> {
-        let url = self.source.reader().chunk_url(&self.variable, &self.index);
-        let file = match elsewhere.files.open(&url).await {
-            // Where nothing can be listed, all chunks there could be are tried.
-            Err(storage::Error::NotFound { .. }) => return Ok(()),
-            other => other?,
-        };
-        let bytes = file.read(0..file.length()).await?;
         let (source, variable) = (self.source, self.variable);
         let (codec, metadata, index) = (self.codec, self.metadata, self.index);
+        let (url, most) = source.reader().chunk_place(&variable, &index)?;
+        let file = match elsewhere.files.open(&url).await {
+            Err(error @ storage::Error::NotFound { .. }) => {
+                // Where nothing can be listed, all chunks there could be are tried; elsewhere the source
+                // says that it went away.
+                let found = blocking(move || source.reader().stored_chunk(&variable, &index));
+                return match found.await? {
+                    None => Ok(()),
+                    Some(_) => Err(error.into()),
+                };
+            }
+            other => other?,
+        };
+        if file.length() > most {
+            return Err(Error::Malformed {
+                path: url.into(),
+                reason: format!("it is longer than {most} bytes"),
+            });
+        }
+        let bytes = file.read(0..file.length()).await?;
         let parts = blocking(move || {
             let found = elsewhere.parts(&codec, &metadata, &index, &bytes);
             found.map_err(|error| source.reader().chunk_error(&variable, &index, error))

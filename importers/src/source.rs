@@ -183,9 +183,12 @@ pub(crate) trait Reader: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// The URL of the object that a chunk is. Blocks.
-    fn chunk_url(&self, _: &Variable, _: &ChunkIndex) -> String {
-        String::new()
+    /// The URL of the object that a chunk is, and the most bytes it may have.
+    ///
+    /// # Errors
+    /// [`Error::Array`] if the array's shapes make no sense.
+    fn chunk_place(&self, _: &Variable, _: &ChunkIndex) -> Result<(String, u64), Error> {
+        Ok((String::new(), 0))
     }
 
     /// The error for a chunk that does not decode, which names its key.

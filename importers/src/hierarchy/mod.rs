@@ -352,9 +352,10 @@ impl Reader for Hierarchy {
         Ok(found)
     }
 
-    fn chunk_url(&self, variable: &Variable, index: &ChunkIndex) -> String {
+    fn chunk_place(&self, variable: &Variable, index: &ChunkIndex) -> Result<(String, u64), Error> {
         let array = &self.arrays[variable.handle];
-        self.keys.url(&join(&array.folder, &array.names.key(index)))
+        let key = join(&array.folder, &array.names.key(index));
+        Ok((self.keys.url(&key), most_bytes(array)?))
     }
 
     fn chunk_error(&self, variable: &Variable, index: &ChunkIndex, error: codecs::Error) -> Error {
