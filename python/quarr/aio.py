@@ -225,6 +225,15 @@ class _Caller:
         except ValueError as error:
             raise ServiceError(f"the answer to {method} {target} is no JSON: {error}") from error
 
+    async def _list(self, target: str, member: str) -> list[Any]:
+        """The entries of all pages of a list."""
+        page = await self._json("GET", target)
+        found: list[Any] = page[member]
+        while (after := page.get("next")) is not None:
+            page = await self._json("GET", target + query({"after": after}))
+            found.extend(page[member])
+        return found
+
     async def _values(
         self,
         target: str,
@@ -299,8 +308,8 @@ class AsyncClient(_Caller):
 
     async def repositories(self) -> list[RepositoryInfo]:
         """All repositories."""
-        answer = await self._json("GET", "/v1/repos")
-        return [RepositoryInfo.of(one) for one in answer["repositories"]]
+        found = await self._list("/v1/repos", "repositories")
+        return [RepositoryInfo.of(one) for one in found]
 
     def repo(self, name: str) -> AsyncRepository:
         """A repository; whether there is one shows when it is used."""
@@ -317,7 +326,7 @@ class AsyncClient(_Caller):
             if response.status == 200:
                 return self.repo(name)
         try:
-            await self._call("PUT", target)
+            await self._call("PUT", target, headers=_write_headers())
         except Error as error:
             if not (exist_ok and error.status == 409):
                 raise
@@ -325,7 +334,7 @@ class AsyncClient(_Caller):
 
     async def delete_repo(self, name: str) -> None:
         """Deletes a repository and everything in it."""
-        await self._call("DELETE", f"/v1/repos/{segment(name)}")
+        await self._call("DELETE", f"/v1/repos/{segment(name)}", headers=_write_headers())
 
     async def join(self, transaction: str) -> AsyncTransaction:
         """A transaction that was opened elsewhere, by its id. Its context manager does not commit:
@@ -334,7 +343,7 @@ class AsyncClient(_Caller):
 
     async def jobs(self) -> list[JobInfo]:
         """All jobs, the newest first."""
-        return [JobInfo.of(one) for one in (await self._json("GET", "/v1/jobs"))["jobs"]]
+        return [JobInfo.of(one) for one in await self._list("/v1/jobs", "jobs")]
 
     def job(self, id: str) -> AsyncJob:
         """A job; whether there is one shows when it is used."""
@@ -535,13 +544,11 @@ class AsyncRepository(_Caller):
 
     async def branches(self) -> list[Ref]:
         """The branches, sorted by name."""
-        answer = await self._json("GET", self._target + "/branches")
-        return [Ref.of(one) for one in answer["refs"]]
+        return [Ref.of(one) for one in await self._list(self._target + "/branches", "refs")]
 
     async def tags(self) -> list[Ref]:
         """The tags, sorted by name."""
-        answer = await self._json("GET", self._target + "/tags")
-        return [Ref.of(one) for one in answer["refs"]]
+        return [Ref.of(one) for one in await self._list(self._target + "/tags", "refs")]
 
     async def create_branch(self, name: str, *, from_ref: str = "main") -> Ref:
         """Creates a branch at a branch, tag, commit id or prefix, ``x~n`` or ``x@time``.
@@ -549,11 +556,13 @@ class AsyncRepository(_Caller):
         Raises :class:`~quarr.ConflictError` if the name is taken.
         """
         target = f"{self._target}/branches/{segment(name)}"
-        return Ref.of(await self._json("PUT", target, {"from": from_ref}))
+        return Ref.of(await self._json("PUT", target, {"from": from_ref}, _write_headers()))
 
     async def delete_branch(self, name: str) -> None:
         """Deletes a branch; its commits stay."""
-        await self._call("DELETE", f"{self._target}/branches/{segment(name)}")
+        await self._call(
+            "DELETE", f"{self._target}/branches/{segment(name)}", headers=_write_headers()
+        )
 
     async def create_tag(self, name: str, *, from_ref: str = "main") -> Ref:
         """Creates a tag, which never moves.
@@ -561,11 +570,11 @@ class AsyncRepository(_Caller):
         Raises :class:`~quarr.ConflictError` if the name is taken.
         """
         target = f"{self._target}/tags/{segment(name)}"
-        return Ref.of(await self._json("PUT", target, {"from": from_ref}))
+        return Ref.of(await self._json("PUT", target, {"from": from_ref}, _write_headers()))
 
     async def delete_tag(self, name: str) -> None:
         """Deletes a tag; its commit stays."""
-        await self._call("DELETE", f"{self._target}/tags/{segment(name)}")
+        await self._call("DELETE", f"{self._target}/tags/{segment(name)}", headers=_write_headers())
 
     async def reset(self, branch: str, to: str, *, expected: str | None = None) -> Move:
         """Moves a branch to any commit.
@@ -573,8 +582,7 @@ class AsyncRepository(_Caller):
         Raises :class:`~quarr.PreconditionError` if the branch is not at the commit ``expected``.
         """
         target = f"{self._target}/branches/{segment(branch)}/reset"
-        headers = {"if-match": f'"{expected}"'} if expected else None
-        return Move.of(await self._json("POST", target, {"to": to}, headers))
+        return Move.of(await self._json("POST", target, {"to": to}, _write_headers(expected)))
 
     async def revert(
         self,
@@ -776,7 +784,7 @@ class AsyncRepository(_Caller):
         async def open() -> AsyncTransaction:
             new = {"branch": branch, "isolation": isolation, "author": author}
             given = {name: value for name, value in new.items() if value is not None}
-            answer = await self._json("POST", self._target + "/transactions", given)
+            answer = await self._json("POST", self._target + "/transactions", given, _write_headers())
             body = _commit_body(message, author, properties, on_conflict)
             return AsyncTransaction(self._transport, TransactionInfo.of(answer), body)
 
@@ -866,8 +874,8 @@ def _commit_body(
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _write_headers(expected: str | None) -> dict[str, str]:
-    """Of a request that makes one commit, however often it is sent."""
+def _write_headers(expected: str | None = None) -> dict[str, str]:
+    """Of a request that takes effect once, however often it is sent because an answer was lost."""
     headers = {"idempotency-key": uuid.uuid4().hex}
     if expected is not None:
         headers["if-match"] = f'"{expected}"'
@@ -1494,12 +1502,12 @@ class AsyncTransaction(_Caller):
 
     async def delete(self, path: str) -> None:
         """Deletes a node and everything below it."""
-        await self._call("DELETE", f"{self._target}/nodes/{key_path(path)}")
+        await self._call("DELETE", f"{self._target}/nodes/{key_path(path)}", headers=_write_headers())
         self._data_types.clear()
 
     async def move(self, from_: str, to: str) -> None:
         """Moves a node without touching its data; groups above ``to`` are created."""
-        await self._json("POST", self._target + "/move", {"from": from_, "to": to})
+        await self._json("POST", self._target + "/move", {"from": from_, "to": to}, _write_headers())
         self._data_types.clear()
 
     async def write(self, path: str, values: Any, slice: Selection = None) -> None:

@@ -82,13 +82,13 @@ class Move(_Model):
     """A branch that was moved."""
 
     branch: str
-    from_: str
-    """The commit it was at."""
+    from_: str | None
+    """The commit it was at; ``None`` if the request had to be sent again and moved it before."""
     to: str
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Self:
-        return cls(value["branch"], value["from"], value["to"])
+        return cls(value["branch"], value.get("from"), value["to"])
 
 
 @dataclass(frozen=True)

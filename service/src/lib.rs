@@ -10,6 +10,7 @@ pub mod http;
 pub mod jobs;
 pub mod keys;
 pub mod open_transactions;
+mod requests;
 pub mod signing;
 pub mod state;
 pub mod target;

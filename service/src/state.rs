@@ -10,8 +10,8 @@ use compute::labels::Coordinate;
 use moka::sync::Cache;
 use query::Engine;
 use storage::{
-    Claim, CommitId, Flights, Isolation, RefBase, RefExpression, RefName, RepoName, Repository,
-    SharedTransaction, Snapshot, Store, TransactionId,
+    Asked, Claim, CommitId, Flights, Isolation, RefBase, RefExpression, RefName, RepoName,
+    Repository, SharedTransaction, Snapshot, Store, TransactionId,
 };
 
 use crate::error::Failure;
@@ -326,20 +326,21 @@ impl State {
         self.open_repositories().remove(name);
     }
 
-    /// Opens a transaction on a branch.
+    /// Opens a transaction on a branch, or takes up the one that an earlier request of the same key
+    /// opened.
     ///
     /// # Errors
-    /// 404 if there is no such repository or branch.
+    /// 404 if there is no such repository or branch, 422 if another request had the key.
     pub async fn open_transaction(
         &self,
         name: &RepoName,
         branch: &RefName,
         isolation: Isolation,
-        author: &str,
+        asked: Asked<'_>,
     ) -> Result<OpenTransaction, Failure> {
         let repository = self.repository(name).await?;
         let shared = repository
-            .open_transaction(branch, isolation, author)
+            .open_transaction(branch, isolation, asked)
             .await?;
         let opened = OpenTransaction {
             id: format!("{name}:{}", shared.id()),

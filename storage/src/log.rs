@@ -31,6 +31,16 @@ pub enum RefKind {
     Tag,
 }
 
+impl RefKind {
+    /// What messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Branch => "branch",
+            Self::Tag => "tag",
+        }
+    }
+}
+
 /// The full name of a ref: `heads/main`, `tags/v1`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ref {
@@ -109,12 +119,31 @@ impl Idempotency {
     }
 }
 
+/// Who asks for a change, and the key under which it is made once however often it is asked for.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// Who asks, as the log will say.
+    pub actor: &'a str,
+    /// What the request is called, if it may be repeated.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl<'a> From<&'a str> for Asked<'a> {
+    /// A request that is not repeated.
+    fn from(actor: &'a str) -> Self {
+        Self {
+            actor,
+            idempotency: None,
+        }
+    }
+}
+
 /// The first use of an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyUse {
     /// `H(request, …)` of the request.
     request: Hash,
-    /// What it led to.
+    /// Where the ref was afterwards; of one that was deleted, where it had been.
     commit: CommitId,
     /// When.
     time: DateTime<Utc>,
@@ -559,7 +588,7 @@ impl LogState {
             if let Some(Idempotency { key, request }) = idempotency {
                 let first = KeyUse {
                     request: *request,
-                    commit: (*to)?,
+                    commit: to.or(*from)?,
                     time,
                 };
                 if keys.insert((name.clone(), key.clone()), first).is_some() {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::commit::Commit;
-use crate::log::{Idempotency, LogState, Operation, Ref, RefKind};
+use crate::log::{Asked, Idempotency, LogState, Operation, Ref, RefKind};
 use crate::names::{RefBase, RefExpression, RefName};
 use crate::object::object_key;
 use crate::repository::Repository;
@@ -19,6 +19,16 @@ pub struct Resolved {
     pub commit: CommitId,
     /// The branch, if the expression is one and will name another commit when it moves.
     pub branch: Option<RefName>,
+}
+
+/// Where a ref was moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Where it was; `None` if it was not there, or an earlier request of the same key moved it.
+    pub from: Option<CommitId>,
+    /// Where it is; `None` if it was deleted. If an earlier request of the same key deleted it, where
+    /// it had been.
+    pub to: Option<CommitId>,
 }
 
 impl Repository {
@@ -139,24 +149,25 @@ impl Repository {
         }
     }
 
-    /// Creates a branch or a tag at `commit`.
+    /// Creates a branch or a tag at `commit`. Gives where it was created: elsewhere if an earlier
+    /// request of the same key did and what it asked for has moved on since.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] if a branch or tag has the name; [`Error::NotFound`] if there is no
-    /// such commit.
-    pub async fn create_ref(
+    /// such commit; [`Error::KeyReused`] if another request had the key.
+    pub async fn create_ref<'a>(
         &self,
         kind: RefKind,
         name: &RefName,
         commit: CommitId,
-        actor: &str,
-    ) -> Result<(), Error> {
+        asked: impl Into<Asked<'a>>,
+    ) -> Result<CommitId, Error> {
         self.find_commit(commit).await?;
         let name = Ref {
             kind,
             name: name.clone(),
         };
-        self.update_ref(actor, name, move |state, name| {
+        let change = move |state: &LogState, name: &Ref| {
             let is_taken = [RefKind::Branch, RefKind::Tag].into_iter().any(|kind| {
                 let name = name.name.clone();
                 state.get(&Ref { kind, name }).is_some()
@@ -168,65 +179,98 @@ impl Repository {
                 });
             }
             Ok((None, Some(commit)))
-        })
-        .await
+        };
+        let moved = self.update_ref(asked.into(), name, change).await?;
+        Ok(moved.to.unwrap_or(commit))
     }
 
     /// Deletes a branch or a tag. The commits stay.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of that name.
-    pub async fn delete_ref(
+    /// [`Error::NotFound`] if there is none of that name; [`Error::KeyReused`] if another request had
+    /// the key.
+    pub async fn delete_ref<'a>(
         &self,
         kind: RefKind,
         name: &RefName,
-        actor: &str,
+        asked: impl Into<Asked<'a>>,
     ) -> Result<(), Error> {
         let name = Ref {
             kind,
             name: name.clone(),
         };
-        self.update_ref(actor, name, move |state, name| {
-            let what = match kind {
-                RefKind::Branch => "branch",
-                RefKind::Tag => "tag",
-            };
+        let change = move |state: &LogState, name: &Ref| {
+            let what = kind.name();
             let known = state.refs.keys().filter(|known| known.kind == kind);
             let known = known.map(|known| known.name.as_str());
             let from = state
                 .get(name)
                 .ok_or_else(|| Error::not_found(what, name.name.as_str(), known))?;
             Ok((Some(from), None))
-        })
-        .await
+        };
+        self.update_ref(asked.into(), name, change).await.map(drop)
     }
 
-    /// Appends an entry that moves `name` as `change` says, given the state before.
-    async fn update_ref<F>(&self, actor: &str, name: Ref, change: F) -> Result<(), Error>
+    /// Appends an entry that moves `name` as `change` says, given the state before; or none if an
+    /// earlier request of the same key did.
+    pub(crate) async fn update_ref<F>(
+        &self,
+        asked: Asked<'_>,
+        name: Ref,
+        change: F,
+    ) -> Result<Moved, Error>
     where
         F: Fn(&LogState, &Ref) -> Result<(Option<CommitId>, Option<CommitId>), Error> + Send,
     {
         let write_id = Uuid::new_v4().to_string();
         let repository = self.clone();
-        self.append(actor, &write_id.clone(), move |state| {
-            let moved = change(&state, &name).map(|(from, to)| (from, to, name.clone()));
-            let (repository, write_id) = (repository.clone(), write_id.clone());
-            Box::pin(async move {
-                let (from, to, name) = moved?;
-                if let Some(commit) = to {
-                    repository.check_kept(commit, &state).await?;
-                }
-                Ok(Some(vec![Operation::UpdateRef {
-                    name,
-                    from,
-                    to,
-                    write_id,
-                    idempotency: None,
-                }]))
+        let (ours, idempotency) = (name.clone(), asked.idempotency);
+        let again = idempotency.clone();
+        let written = self
+            .append(asked.actor, &write_id.clone(), move |state| {
+                let first = match &idempotency {
+                    Some(idempotency) => state.first_result(&name, idempotency),
+                    None => Ok(None),
+                };
+                let moved = first.and_then(|first| match first {
+                    Some(_) => Ok(None),
+                    None => change(&state, &name).map(Some),
+                });
+                let (repository, write_id) = (repository.clone(), write_id.clone());
+                let (name, idempotency) = (name.clone(), idempotency.clone());
+                Box::pin(async move {
+                    let Some((from, to)) = moved? else {
+                        return Ok(None);
+                    };
+                    if let Some(commit) = to {
+                        repository.check_kept(commit, &state).await?;
+                    }
+                    Ok(Some(vec![Operation::UpdateRef {
+                        name,
+                        from,
+                        to,
+                        write_id,
+                        idempotency,
+                    }]))
+                })
             })
-        })
-        .await
-        .map(drop)
+            .await?;
+        let mut written = written.into_iter().flatten();
+        let own = written.find_map(|operation| match operation {
+            Operation::UpdateRef { from, to, .. } => Some(Moved { from, to }),
+            _ => None,
+        });
+        match (own, again) {
+            (Some(moved), _) => Ok(moved),
+            (None, Some(again)) => Ok(Moved {
+                from: None,
+                to: self.head().await?.first_result(&ours, &again)?,
+            }),
+            (None, None) => Err(Error::corrupt(
+                "log",
+                "the entry of this request moves no ref",
+            )),
+        }
     }
 
     /// Checks that a commit which no ref may need so far is there and stays: no sweep before the

@@ -20,7 +20,7 @@ use crate::committer::Queue;
 use crate::concurrent::CONCURRENT_REQUESTS;
 use crate::flights::Kept;
 use crate::head::{self, Log};
-use crate::log::{self, LogEntry, Operation, Ref};
+use crate::log::{self, Asked, LogEntry, Operation, Ref};
 use crate::names::{RefName, RepoName};
 use crate::object::{object_key, shard_key};
 use crate::page::{ChunkRow, Location, ManifestRow, StatisticsRow};
@@ -83,13 +83,15 @@ impl fmt::Debug for Summarize {
 }
 
 impl Repository {
-    /// Creates a repository with branch `main` at an empty root group.
+    /// Creates a repository with branch `main` at an empty root group; or opens the one that an
+    /// earlier request of the same key created.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`] if there is one; [`Error::Store`] if the store failed. After a
-    /// failure, creating again completes it. [`Error::Invalid`] if the store overwrites what it
-    /// was to create only if absent.
-    pub async fn create(store: Store, actor: &str) -> Result<Self, Error> {
+    /// [`Error::AlreadyExists`] if there is one; [`Error::KeyReused`] if another request had the key;
+    /// [`Error::Store`] if the store failed. After a failure, creating again completes it.
+    /// [`Error::Invalid`] if the store overwrites what it was to create only if absent.
+    pub async fn create<'a>(store: Store, asked: impl Into<Asked<'a>>) -> Result<Self, Error> {
+        let asked = asked.into();
         let id = Uuid::new_v4();
         let document = serde_json::json!({
             "created": format_time(Utc::now()),
@@ -113,8 +115,8 @@ impl Repository {
             return Err(Error::invalid("store", reason));
         }
         let repository = Self::open(store).await?;
-        let is_first = repository.write_first_entry(actor).await?;
-        if !is_first && repository.id() != id {
+        let is_first = repository.write_first_entry(&asked).await?;
+        if !is_first && repository.id() != id && !repository.was_created_by(&asked).await? {
             return Err(Error::AlreadyExists {
                 what: "repository",
                 name: repository.store().url().to_owned(),
@@ -124,12 +126,12 @@ impl Repository {
     }
 
     /// Creates branch `main` in an empty log; says whether the log was empty.
-    async fn write_first_entry(&self, actor: &str) -> Result<bool, Error> {
+    async fn write_first_entry(&self, asked: &Asked<'_>) -> Result<bool, Error> {
         if self.head().await?.sequence.is_some() {
             return Ok(false);
         }
         let main = Ref::branch("main".parse::<RefName>()?);
-        let first = Snapshot::first_commit(actor, Uuid::new_v4().to_string());
+        let first = Snapshot::first_commit(asked.actor, Uuid::new_v4().to_string());
         let uploads = Uploads::new(self.store());
         let id = self.upload_commit(first, &uploads).await?;
         uploads.finish().await?;
@@ -139,16 +141,26 @@ impl Repository {
             from: None,
             to: Some(id),
             write_id: write_id.clone(),
-            idempotency: None,
+            idempotency: asked.idempotency.clone(),
         };
         let written = self
-            .append(actor, &write_id, move |state| {
+            .append(asked.actor, &write_id, move |state| {
                 // Someone else completing the same repository is as good.
                 let operations = state.sequence.is_none().then(|| vec![create.clone()]);
                 Box::pin(async move { Ok(operations) })
             })
             .await?;
         Ok(written.is_some())
+    }
+
+    /// Whether it is there because of an earlier request of the same key.
+    async fn was_created_by(&self, asked: &Asked<'_>) -> Result<bool, Error> {
+        let Some(idempotency) = &asked.idempotency else {
+            return Ok(false);
+        };
+        let main = "main".parse()?;
+        let first = self.first_result(&main, idempotency).await?;
+        Ok(first.is_some())
     }
 
     /// Opens the repository at the root of `store`.

@@ -16,7 +16,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use array::hash::{Hash, Kind};
+use array::hash::{Hash, Kind, hash};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::de::DeserializeOwned;
@@ -27,7 +27,7 @@ use crate::commit::{format_time, parse_time};
 use crate::conflict::{Conflict, ConflictKind};
 use crate::head::CONCURRENT_ENTRIES;
 use crate::journal::{ChunkStep, Step, decode_record, encode_record};
-use crate::log::{check_self, with_self};
+use crate::log::{Asked, Idempotency, check_self, with_self};
 use crate::names::RefName;
 use crate::repository::Repository;
 use crate::store::Put;
@@ -40,6 +40,20 @@ const MAX_RECORD_BYTES: usize = 256 << 20;
 /// Names a shared transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TransactionId(Uuid);
+
+impl TransactionId {
+    fn new() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// That of the transaction which requests under a key open.
+    fn of(idempotency: &Idempotency) -> Self {
+        let digest = hash(Kind::Request, idempotency.key.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest.as_bytes()[..16]);
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+}
 
 impl std::fmt::Display for TransactionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,6 +138,9 @@ struct Begin {
     base: CommitId,
     branch: String,
     isolation: String,
+    /// Of a request that may be repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request: Option<Hash>,
     since: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sweep: Option<Hash>,
@@ -141,20 +158,35 @@ fn folder(id: TransactionId) -> String {
     format!("staging/{id}")
 }
 
+fn begin_key(id: TransactionId) -> String {
+    format!("{}/begin", folder(id))
+}
+
 impl Repository {
-    /// Opens a transaction on a branch that any process can go on with.
+    /// Opens a transaction on a branch that any process can go on with; or takes up the one that an
+    /// earlier request of the same key opened.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such branch; [`Error::Store`] if the store failed.
-    pub async fn open_transaction(
+    /// [`Error::NotFound`] if there is no such branch; [`Error::KeyReused`] if another request had the
+    /// key; [`Error::Store`] if the store failed.
+    pub async fn open_transaction<'a>(
         &self,
         branch: &RefName,
         isolation: Isolation,
-        actor: &str,
+        asked: impl Into<Asked<'a>>,
     ) -> Result<SharedTransaction, Error> {
+        let Asked { actor, idempotency } = asked.into();
+        let id = idempotency
+            .as_ref()
+            .map_or_else(TransactionId::new, TransactionId::of);
+        let request = idempotency.map(|idempotency| idempotency.request);
+        if request.is_some()
+            && let Some(begin) = self.begin(id).await?
+        {
+            return self.take_up_again(id, begin, request).await;
+        }
         let mut transaction = Transaction::begin_with(self, branch, isolation).await?;
         transaction.keep_journal();
-        let id = TransactionId(Uuid::new_v4());
         let started = Utc::now();
         let begin = Begin {
             actor: actor.to_owned(),
@@ -164,15 +196,23 @@ impl Repository {
                 Isolation::Snapshot => "snapshot".into(),
                 Isolation::Serializable => "serializable".into(),
             },
+            request,
             since: transaction.since().to_string(),
             sweep: transaction.sweep(),
             time: format_time(started),
             write_id: transaction.write_id().to_owned(),
         };
-        let key = format!("{}/begin", folder(id));
-        self.store()
-            .put_immutable(&key, encode(&begin)?.into())
+        let put = self
+            .store()
+            .put_if_absent(&begin_key(id), encode(&begin)?.into())
             .await?;
+        if put == Put::AlreadyThere {
+            // It may be this one, of which the answer was lost.
+            return match self.begin(id).await? {
+                Some(begin) => self.take_up_again(id, begin, request).await,
+                None => Err(Error::not_found("transaction", &id.to_string(), [])),
+            };
+        }
         Ok(SharedTransaction {
             id,
             actor: actor.to_owned(),
@@ -184,17 +224,41 @@ impl Repository {
         })
     }
 
+    async fn take_up_again(
+        &self,
+        id: TransactionId,
+        begin: Begin,
+        request: Option<Hash>,
+    ) -> Result<SharedTransaction, Error> {
+        if begin.request != request {
+            let key = format!("of transaction {id}");
+            return Err(Error::KeyReused { key });
+        }
+        self.take_up(id, begin).await
+    }
+
+    async fn begin(&self, id: TransactionId) -> Result<Option<Begin>, Error> {
+        let key = begin_key(id);
+        let Some(bytes) = self.store().get(&key).await? else {
+            return Ok(None);
+        };
+        let begin = decode(&bytes).map_err(|reason| Error::corrupt(&key, reason))?;
+        Ok(Some(begin))
+    }
+
     /// Takes up a transaction that some process opened, with everything staged so far.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none; [`Error::Corrupt`] if what is staged is damaged.
     pub async fn shared_transaction(&self, id: TransactionId) -> Result<SharedTransaction, Error> {
-        let key = format!("{}/begin", folder(id));
-        let Some(bytes) = self.store().get(&key).await? else {
-            return Err(Error::not_found("transaction", &id.to_string(), []));
-        };
-        let corrupt = |reason: String| Error::corrupt(&key, reason);
-        let begin: Begin = decode(&bytes).map_err(corrupt)?;
+        match self.begin(id).await? {
+            Some(begin) => self.take_up(id, begin).await,
+            None => Err(Error::not_found("transaction", &id.to_string(), [])),
+        }
+    }
+
+    async fn take_up(&self, id: TransactionId, begin: Begin) -> Result<SharedTransaction, Error> {
+        let corrupt = |reason: String| Error::corrupt(begin_key(id), reason);
         let isolation = match begin.isolation.as_str() {
             "snapshot" => Isolation::Snapshot,
             "serializable" => Isolation::Serializable,

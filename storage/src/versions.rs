@@ -10,9 +10,10 @@ use crate::committer::Pending;
 use crate::diff::{self, NodeDifference};
 use crate::documents;
 use crate::history::{changes_between, merge_base};
-use crate::log::{Operation, Ref};
+use crate::log::{Asked, LogState, Ref};
 use crate::names::RefName;
 use crate::page::ChunkRow;
+use crate::refs::Moved;
 use crate::repository::Repository;
 use crate::snapshot::{ArrayNode, Node, Snapshot};
 use crate::transaction::CommitOptions;
@@ -168,59 +169,35 @@ impl Repository {
         Ok((head, (state.next_sequence(), sweep)))
     }
 
-    /// Moves a branch to any commit. The commits it leaves behind stay until they expire. Gives the
-    /// commit it was at.
+    /// Moves a branch to any commit. The commits it leaves behind stay until they expire.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such branch or commit; [`Error::HeadMoved`] if the branch
-    /// is not at `expected`.
-    pub async fn reset(
+    /// is not at `expected`; [`Error::KeyReused`] if another request had the key.
+    pub async fn reset<'a>(
         &self,
         branch: &RefName,
         to: CommitId,
         expected: Option<CommitId>,
-        actor: &str,
-    ) -> Result<CommitId, Error> {
+        asked: impl Into<Asked<'a>>,
+    ) -> Result<Moved, Error> {
         self.find_commit(to).await?;
-        let name = Ref::branch(branch.clone());
-        let write_id = Uuid::new_v4().to_string();
-        let repository = self.clone();
-        let written = self
-            .append(actor, &write_id.clone(), move |state| {
-                let repository = repository.clone();
-                let known = state.refs.keys().map(|known| known.name.as_str());
-                let found = state
-                    .get(&name)
-                    .ok_or_else(|| Error::not_found("branch", name.name.as_str(), known));
-                let moved = found.and_then(|found| match expected {
-                    Some(expected) if expected != found => Err(Error::HeadMoved {
-                        branch: name.name.to_string(),
-                        expected,
-                        found,
-                    }),
-                    _ => Ok(Some(vec![Operation::UpdateRef {
-                        name: name.clone(),
-                        from: Some(found),
-                        to: Some(to),
-                        write_id: write_id.clone(),
-                        idempotency: None,
-                    }])),
-                });
-                Box::pin(async move {
-                    let moved = moved?;
-                    repository.check_kept(to, &state).await?;
-                    Ok(moved)
-                })
-            })
-            .await?;
-        let before = written
-            .iter()
-            .flatten()
-            .find_map(|operation| match operation {
-                Operation::UpdateRef { from, .. } => *from,
-                _ => None,
-            });
-        before.ok_or_else(|| Error::corrupt("log", "the entry of this reset moves no branch"))
+        let change = move |state: &LogState, name: &Ref| {
+            let known = state.refs.keys().map(|known| known.name.as_str());
+            let found = state
+                .get(name)
+                .ok_or_else(|| Error::not_found("branch", name.name.as_str(), known))?;
+            match expected {
+                Some(expected) if expected != found => Err(Error::HeadMoved {
+                    branch: name.name.to_string(),
+                    expected,
+                    found,
+                }),
+                _ => Ok((Some(found), Some(to))),
+            }
+        };
+        self.update_ref(asked.into(), Ref::branch(branch.clone()), change)
+            .await
     }
 
     /// The nodes that differ between two commits, parents first.

@@ -132,7 +132,7 @@ async fn what_is_needed_stays_and_a_dry_run_tells_the_rest() {
     put(&begin(&repository).await, 2, 3).await.unwrap();
     let branch = main_branch();
     let reset = repository.reset(&branch, kept, Some(left), "test");
-    assert_eq!(reset.await.unwrap(), left);
+    assert_eq!(reset.await.unwrap().from, Some(left));
     let before = keys(&objects).await;
 
     let look = GcOptions {
@@ -307,7 +307,7 @@ async fn left_behind(objects: &Arc<dyn ObjectStore>) -> (Repository, CommitId) {
     let left = write(&repository, 0, 1).await;
     let branch = main_branch();
     let reset = repository.reset(&branch, base, None, "test").await;
-    assert_eq!(reset.unwrap(), left);
+    assert_eq!(reset.unwrap().from, Some(left));
     (repository, left)
 }
 

@@ -251,21 +251,26 @@ impl Outsider {
             url.clone_into(&mut self.url);
             return Ok(());
         }
-        let list = format!("{url}/v1/repos");
-        let found = self.get(&list).await?;
-        let found = parse(&list, &found.ok_or_else(|| missing(&list))?)?;
-        for repository in found["repositories"].as_array().into_iter().flatten() {
-            let name = repository["name"].as_str().unwrap_or_default();
-            self.url = format!("{url}/v1/repos/{name}");
-            let checkpoint = self.get(&format!("{}/tlog/checkpoint", self.url)).await?;
-            let text = checkpoint.as_deref().map(std::str::from_utf8);
-            if let Some(Ok(text)) = text
-                && text.split('\n').next() == Some(log)
-            {
-                return Ok(());
+        let mut list = format!("{url}/v1/repos");
+        loop {
+            let found = self.get(&list).await?;
+            let found = parse(&list, &found.ok_or_else(|| missing(&list))?)?;
+            for repository in found["repositories"].as_array().into_iter().flatten() {
+                let name = repository["name"].as_str().unwrap_or_default();
+                self.url = format!("{url}/v1/repos/{name}");
+                let checkpoint = self.get(&format!("{}/tlog/checkpoint", self.url)).await?;
+                let text = checkpoint.as_deref().map(std::str::from_utf8);
+                if let Some(Ok(text)) = text
+                    && text.split('\n').next() == Some(log)
+                {
+                    return Ok(());
+                }
             }
+            let Some(next) = found["next"].as_str() else {
+                return Err(Failed(format!("{url} publishes no log {log}")));
+            };
+            list = format!("{url}/v1/repos?after={next}");
         }
-        Err(Failed(format!("{url} publishes no log {log}")))
     }
 
     /// The bytes at a URL; `None` if there is nothing.

@@ -58,6 +58,24 @@ impl Client {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
+    /// A list with all its pages; `member` has the entries.
+    pub(super) async fn list(&self, path: &[&str], member: &str) -> Result<Value, Failed> {
+        let mut all = self.json("GET", path, &[], None).await?;
+        while let Some(next) = all["next"].as_str() {
+            let after = [("after", next.to_owned())];
+            let mut page = self.json("GET", path, &after, None).await?;
+            let more = page[member].take();
+            if let (Some(entries), Value::Array(more)) = (all[member].as_array_mut(), more) {
+                entries.extend(more);
+            }
+            all["next"] = page["next"].take();
+        }
+        if let Some(members) = all.as_object_mut() {
+            members.remove("next");
+        }
+        Ok(all)
+    }
+
     /// Sends a local file to be imported, as it is read; gives the source it is then.
     pub(super) async fn upload(&self, path: &Path) -> Result<String, Failed> {
         let failed =

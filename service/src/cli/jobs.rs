@@ -61,7 +61,7 @@ impl Where<'_> {
         match self {
             Self::Here(state) => Ok(jobs::list(state).await?),
             Self::There(client) => {
-                let found = client.json("GET", &["v1", "jobs"], &[], None).await?;
+                let found = client.list(&["v1", "jobs"], "jobs").await?;
                 Ok(serde_json::from_value(found["jobs"].clone())?)
             }
         }

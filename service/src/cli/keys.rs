@@ -102,7 +102,7 @@ pub(super) async fn show(
             vec![client.json("GET", &path, &[], None).await?]
         }
         None => {
-            let all = client.json("GET", &["v1", "repos"], &[], None).await?;
+            let all = client.list(&["v1", "repos"], "repositories").await?;
             all["repositories"].as_array().cloned().unwrap_or_default()
         }
     };

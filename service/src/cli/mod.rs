@@ -317,8 +317,8 @@ struct LogArgs {
     #[arg(long)]
     after: Option<u64>,
     /// Most entries to print.
-    #[arg(long)]
-    limit: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
 }
 
 /// What the program is called with to read a file for another process of it.
@@ -503,7 +503,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Check(args) => return check::check(args, as_json).await,
         Command::CheckProof(args) => proofs::check_proof(&args, as_json)?,
         Command::Audit(args) => audit::audit(&args, as_json).await?,
-        Command::Openapi => out!("{}", http::openapi_document().to_pretty_json()?),
+        Command::Openapi => out!("{}", serde_json::to_string_pretty(&http::openapi_document())?),
         Command::Service(command) => {
             let run = async |client: &Client| request(client, command, as_json).await;
             over_service(place, run).await?;
@@ -548,7 +548,7 @@ async fn repo(client: &Client, command: RepoCommand, as_json: bool) -> Result<()
             );
         }
         RepoCommand::List => {
-            let found = client.json("GET", &["v1", "repos"], &[], None).await?;
+            let found = client.list(&["v1", "repos"], "repositories").await?;
             print::table(&found, "repositories", &["name", "created", "id"], as_json);
         }
         RepoCommand::Show { name } => {
@@ -584,9 +584,8 @@ async fn refs(
 ) -> Result<(), Failed> {
     match command {
         RefCommand::List { repository } => {
-            let found = client
-                .json("GET", &["v1", "repos", &repository, kind], &[], None)
-                .await?;
+            let path = ["v1", "repos", repository.as_str(), kind];
+            let found = client.list(&path, "refs").await?;
             print::table(&found, "refs", &["name", "commit"], as_json);
         }
         RefCommand::Create {
@@ -646,12 +645,13 @@ async fn node(client: &Client, target: &Target) -> Result<Value, Failed> {
 async fn log(client: &Client, args: &LogArgs, as_json: bool) -> Result<(), Failed> {
     let mut entries: Vec<Value> = Vec::new();
     let mut after = args.after;
+    let limit = args.limit.map(|limit| limit as usize);
     loop {
         let mut query = Vec::new();
         if let Some(after) = after {
             query.push(("after", after.to_string()));
         }
-        let left = args.limit.map(|limit| limit.saturating_sub(entries.len()));
+        let left = limit.map(|limit| limit.saturating_sub(entries.len()));
         if let Some(left) = left {
             query.push(("limit", left.to_string()));
         }
@@ -665,7 +665,7 @@ async fn log(client: &Client, args: &LogArgs, as_json: bool) -> Result<(), Faile
             .await?;
         entries.extend(page["entries"].as_array().cloned().unwrap_or_default());
         after = page["next"].as_u64();
-        if after.is_none() || args.limit.is_some_and(|limit| entries.len() >= limit) {
+        if after.is_none() || limit.is_some_and(|limit| entries.len() >= limit) {
             break;
         }
     }

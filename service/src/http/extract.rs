@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::LengthLimitError;
 use query::Reservation;
 use serde::de::DeserializeOwned;
-use storage::{CommitId, Idempotency};
+use storage::{Asked, CommitId, Idempotency};
 use utoipa::IntoParams;
 
 use crate::error::Failure;
@@ -271,6 +271,14 @@ pub(crate) fn idempotency(
     Idempotency::new(key, request)
         .map(Some)
         .map_err(|error| invalid(error.to_string()))
+}
+
+/// Who asks for a change of refs, and under which key. `request` is what the request is about.
+pub(crate) fn asked(headers: &HeaderMap, request: &[&str]) -> Result<Asked<'static>, Failure> {
+    Ok(Asked {
+        actor: "http",
+        idempotency: idempotency(headers, request)?,
+    })
 }
 
 /// axum's default limit of a body.

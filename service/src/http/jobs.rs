@@ -1,18 +1,21 @@
 //! Jobs: long work that goes on without the client.
 
+use std::cmp::{Ordering, Reverse};
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
+use chrono::SecondsFormat;
 use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::extract::{Body, Path, idempotency};
+use super::extract::{Body, Path, Query, idempotency};
+use super::page::{self, PageQuery};
 use crate::error::{Failure, Problem};
 use crate::jobs::{self, Job, JobSpec};
 use crate::state::State;
@@ -27,6 +30,9 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct JobList {
     jobs: Vec<Job>,
+    /// Pass it as `after` for those that follow; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// Begins a job: `{"kind": "verify", "repository": …}`, or `import`, `export`, `publish` or
@@ -56,11 +62,22 @@ pub(crate) async fn begin(
     Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
 }
 
-/// Lists the jobs of the store.
-#[utoipa::path(get, path = "/v1/jobs", responses((status = 200, body = JobList)))]
-pub(crate) async fn list(Shared(state): Shared<State>) -> Result<Json<JobList>, Failure> {
-    let jobs = jobs::list(&state).await?;
-    Ok(Json(JobList { jobs }))
+/// Lists the jobs of the store, the newest first.
+#[utoipa::path(get, path = "/v1/jobs", params(PageQuery), responses((status = 200, body = JobList), (status = 400, body = Problem)))]
+pub(crate) async fn list(
+    Shared(state): Shared<State>,
+    Query(query): Query<PageQuery>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Failure> {
+    let key = |job: &Job| {
+        let created = job.created.to_rfc3339_opts(SecondsFormat::Nanos, true);
+        format!("{created}/{}", job.id)
+    };
+    let mut jobs = jobs::list(&state).await?;
+    jobs.sort_by_cached_key(|job| Reverse(key(job)));
+    let (jobs, next) = query.cut(jobs, Ordering::Greater, key)?;
+    let page = JobList { jobs, next };
+    Ok(page::answer(&uri, page.next.as_deref(), &page))
 }
 
 /// Shows how a job is going.

@@ -6,11 +6,13 @@ mod data;
 mod edits;
 mod explain;
 mod extract;
+mod follow;
 pub(crate) mod gathered;
 mod held;
 mod jobs;
 mod metrics;
 mod openapi;
+mod page;
 mod points;
 mod proofs;
 mod reduce;
@@ -34,6 +36,7 @@ use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use tower_http::cors::{Any, CorsLayer};
 use tower_http::trace::TraceLayer;
+use utoipa_swagger_ui::SwaggerUi;
 
 use crate::error::Failure;
 use crate::state::State;
@@ -144,7 +147,10 @@ pub fn router(state: State) -> Router {
         .route("/v1/uploads/{id}", delete(uploads::delete))
         .nest("/v1/repos/{repository}", repository)
         .nest("/v1/transactions/{id}", transaction)
-        .merge(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", openapi_document()))
+        .merge(
+            SwaggerUi::new("/docs")
+                .external_url_unchecked("/openapi.json", openapi_document()),
+        )
         .fallback(|| async { Failure::not_found("no route has this path; /docs lists them") })
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })
         .layer(middleware::from_fn(keep_ranges_for_get))

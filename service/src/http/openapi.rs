@@ -1,5 +1,8 @@
 //! The contract: an OpenAPI document generated from the handlers.
 
+mod complete;
+
+use serde_json::Value;
 use utoipa::OpenApi;
 
 use super::{
@@ -7,6 +10,7 @@ use super::{
     uploads, versions, writes, zarr,
 };
 use crate::error::Problem;
+use complete::complete;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -86,6 +90,7 @@ use crate::error::Problem;
 struct Contract;
 
 /// The OpenAPI document.
-pub fn document() -> utoipa::openapi::OpenApi {
-    Contract::openapi()
+pub fn document() -> Value {
+    let generated = serde_json::to_value(Contract::openapi());
+    complete(generated.unwrap_or_default())
 }

@@ -1,21 +1,22 @@
 //! Branches, tags, the log, commits and nodes.
 
+use std::cmp::Ordering;
+
 use axum::Json;
 use axum::extract::{OriginalUri, State as Shared};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use storage::{LogEntry, Node, Operation, Ref, RefKind, RefName};
 
 use super::answer::{Caching, ok};
-use super::extract::{Body, Path, Query};
+use super::extract::{Body, Path, Query, asked};
+use super::follow;
+use super::page::{self, PageQuery};
 use super::zarr::Target;
 use crate::error::{Failure, Problem};
 use crate::state::{State, node_path};
-
-/// Log entries in one answer, unless fewer are asked for.
-const MAX_LOG_ENTRIES: usize = 1000;
 
 /// A branch or a tag.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -30,6 +31,9 @@ pub(crate) struct RefInfo {
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RefList {
     refs: Vec<RefInfo>,
+    /// Pass it as `after` for those that follow; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// Where a new branch or tag starts.
@@ -57,26 +61,34 @@ pub(crate) struct LogPage {
 pub(crate) struct LogQuery {
     /// Number of the entry before the first one wanted.
     after: Option<u64>,
-    /// Most entries wanted.
+    /// Most entries wanted; there are never more than 1000.
+    #[param(minimum = 1)]
     limit: Option<usize>,
 }
 
-async fn list(state: &State, name: &str, kind: RefKind) -> Result<Json<RefList>, Failure> {
+async fn list(
+    state: &State,
+    name: &str,
+    kind: RefKind,
+    query: &PageQuery,
+    uri: &Uri,
+) -> Result<Response, Failure> {
     let head = state.repository(&name.parse()?).await?.head().await?;
     let refs = head.refs.iter().filter(|(name, _)| name.kind == kind);
     let info = |(name, commit): (&Ref, &storage::CommitId)| RefInfo {
         name: name.name.to_string(),
         commit: commit.to_string(),
     };
-    Ok(Json(RefList {
-        refs: refs.map(info).collect(),
-    }))
+    let (refs, next) = query.cut(refs.map(info), Ordering::Less, |info| info.name.clone())?;
+    let page = RefList { refs, next };
+    Ok(page::answer(uri, page.next.as_deref(), &page))
 }
 
 async fn create(
     state: &State,
     path: (String, String),
     kind: RefKind,
+    headers: &HeaderMap,
     Body(body): Body,
 ) -> Result<Response, Failure> {
     let new: NewRef = if body.is_empty() {
@@ -87,9 +99,10 @@ async fn create(
     };
     let repository = state.repository(&path.0.parse()?).await?;
     let name: RefName = path.1.parse()?;
-    let from = new.from.as_deref().unwrap_or("main").parse()?;
-    let commit = repository.resolve(&from).await?.commit;
-    repository.create_ref(kind, &name, commit, "http").await?;
+    let from = new.from.as_deref().unwrap_or("main");
+    let asked = asked(headers, &["create", kind.name(), from])?;
+    let commit = repository.resolve(&from.parse()?).await?.commit;
+    let commit = repository.create_ref(kind, &name, commit, asked).await?;
     let info = RefInfo {
         name: name.to_string(),
         commit: commit.to_string(),
@@ -101,32 +114,36 @@ async fn delete(
     state: &State,
     path: (String, String),
     kind: RefKind,
+    headers: &HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let repository = state.repository(&path.0.parse()?).await?;
-    repository
-        .delete_ref(kind, &path.1.parse()?, "http")
-        .await?;
+    let asked = asked(headers, &["delete", kind.name()])?;
+    repository.delete_ref(kind, &path.1.parse()?, asked).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Lists the branches.
-#[utoipa::path(get, path = "/v1/repos/{repository}/branches", params(("repository" = String, Path)),
+#[utoipa::path(get, path = "/v1/repos/{repository}/branches", params(("repository" = String, Path), PageQuery),
     responses((status = 200, body = RefList), (status = 404, body = Problem)))]
 pub(crate) async fn list_branches(
     Shared(state): Shared<State>,
     Path(name): Path<String>,
-) -> Result<Json<RefList>, Failure> {
-    list(&state, &name, RefKind::Branch).await
+    Query(query): Query<PageQuery>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Failure> {
+    list(&state, &name, RefKind::Branch, &query, &uri).await
 }
 
 /// Lists the tags.
-#[utoipa::path(get, path = "/v1/repos/{repository}/tags", params(("repository" = String, Path)),
+#[utoipa::path(get, path = "/v1/repos/{repository}/tags", params(("repository" = String, Path), PageQuery),
     responses((status = 200, body = RefList), (status = 404, body = Problem)))]
 pub(crate) async fn list_tags(
     Shared(state): Shared<State>,
     Path(name): Path<String>,
-) -> Result<Json<RefList>, Failure> {
-    list(&state, &name, RefKind::Tag).await
+    Query(query): Query<PageQuery>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Failure> {
+    list(&state, &name, RefKind::Tag, &query, &uri).await
 }
 
 /// Creates a branch.
@@ -136,9 +153,10 @@ pub(crate) async fn list_tags(
 pub(crate) async fn create_branch(
     Shared(state): Shared<State>,
     Path(path): Path<(String, String)>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    create(&state, path, RefKind::Branch, body).await
+    create(&state, path, RefKind::Branch, &headers, body).await
 }
 
 /// Creates a tag, which never moves.
@@ -148,9 +166,10 @@ pub(crate) async fn create_branch(
 pub(crate) async fn create_tag(
     Shared(state): Shared<State>,
     Path(path): Path<(String, String)>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    create(&state, path, RefKind::Tag, body).await
+    create(&state, path, RefKind::Tag, &headers, body).await
 }
 
 /// Deletes a branch; its commits stay.
@@ -160,8 +179,9 @@ pub(crate) async fn create_tag(
 pub(crate) async fn delete_branch(
     Shared(state): Shared<State>,
     Path(path): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
-    delete(&state, path, RefKind::Branch).await
+    delete(&state, path, RefKind::Branch, &headers).await
 }
 
 /// Deletes a tag; its commit stays.
@@ -171,20 +191,30 @@ pub(crate) async fn delete_branch(
 pub(crate) async fn delete_tag(
     Shared(state): Shared<State>,
     Path(path): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
-    delete(&state, path, RefKind::Tag).await
+    delete(&state, path, RefKind::Tag, &headers).await
 }
 
-/// The log, oldest first.
-#[utoipa::path(get, path = "/v1/repos/{repository}/log", params(("repository" = String, Path), LogQuery),
-    responses((status = 200, body = LogPage), (status = 404, body = Problem)))]
+/// The log, oldest first. With `Accept: text/event-stream`, it is followed: an event for each entry,
+/// whose id is the entry's number, and for those to come.
+#[utoipa::path(get, path = "/v1/repos/{repository}/log",
+    params(("repository" = String, Path), LogQuery,
+        ("Last-Event-ID" = Option<u64>, Header, description = "Of events: the last that was seen, instead of `after`")),
+    responses((status = 200, content((LogPage = "application/json"), (String = "text/event-stream"))), (status = 404, body = Problem)))]
 pub(crate) async fn log(
     Shared(state): Shared<State>,
     Path(name): Path<String>,
     Query(query): Query<LogQuery>,
-) -> Result<Json<LogPage>, Failure> {
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
     let repository = state.repository(&name.parse()?).await?;
-    let limit = query.limit.unwrap_or(MAX_LOG_ENTRIES).min(MAX_LOG_ENTRIES);
+    if follow::is_wanted(&headers) {
+        let after = follow::last_seen(&headers)?.or(query.after);
+        return follow::events(repository, after).await;
+    }
+    let limit = page::limit(query.limit)?;
     let found = repository.log(query.after, limit).await?;
     let newest = repository.head().await?.sequence;
     let last = found.last().map(|entry| entry.sequence);
@@ -192,10 +222,10 @@ pub(crate) async fn log(
     for entry in &found {
         entries.push(entry_json(&repository, entry).await?);
     }
-    Ok(Json(LogPage {
-        entries,
-        next: last.filter(|last| Some(*last) < newest),
-    }))
+    let next = last.filter(|last| Some(*last) < newest);
+    let page = LogPage { entries, next };
+    let next = next.map(|next| next.to_string());
+    Ok(page::answer(&uri, next.as_deref(), &page))
 }
 
 /// A log entry as it is stored: canonical JSON with its hash in `self`.
@@ -211,7 +241,10 @@ pub(crate) async fn log_entry(
     Ok(ok("application/json", bytes))
 }
 
-async fn entry_json(repository: &storage::Repository, entry: &LogEntry) -> Result<Value, Failure> {
+pub(crate) async fn entry_json(
+    repository: &storage::Repository,
+    entry: &LogEntry,
+) -> Result<Value, Failure> {
     let mut operations = Vec::new();
     for operation in &entry.operations {
         operations.push(match operation {

@@ -1,13 +1,18 @@
 //! Repositories, health, limits.
 
-use axum::Json;
-use axum::extract::State as Shared;
-use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
-use storage::{RepoName, Repository};
+use std::cmp::Ordering;
 
-use super::extract::Path;
+use axum::Json;
+use axum::extract::{OriginalUri, State as Shared};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use storage::{Idempotency, RepoName, Repository};
+
+use super::extract::{Path, Query, asked, idempotency};
+use super::page::{self, PageQuery};
 use crate::error::{Failure, Problem};
+use crate::requests;
 use crate::state::State;
 
 /// A repository.
@@ -27,6 +32,9 @@ pub(crate) struct RepositoryInfo {
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RepositoryList {
     repositories: Vec<RepositoryInfo>,
+    /// Pass it as `after` for those that follow; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// Bounds on what one request may ask for.
@@ -58,17 +66,29 @@ fn info(state: &State, name: &str, repository: &Repository) -> Result<Repository
     })
 }
 
-/// Lists the repositories.
-#[utoipa::path(get, path = "/v1/repos", responses((status = 200, body = RepositoryList), (status = 503, body = Problem)))]
-pub(crate) async fn list(Shared(state): Shared<State>) -> Result<Json<RepositoryList>, Failure> {
-    let mut repositories = Vec::new();
-    for name in storage::list_repositories(state.store()).await? {
-        // Folders of other things may carry other names.
-        if let Ok(parsed) = name.parse::<RepoName>() {
-            repositories.push(info(&state, &name, &state.repository(&parsed).await?)?);
-        }
+/// Lists the repositories, sorted by name.
+#[utoipa::path(get, path = "/v1/repos", params(PageQuery), responses((status = 200, body = RepositoryList), (status = 503, body = Problem)))]
+pub(crate) async fn list(
+    Shared(state): Shared<State>,
+    Query(query): Query<PageQuery>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response, Failure> {
+    let names = storage::list_repositories(state.store()).await?;
+    // Folders of other things may carry other names.
+    let names = names
+        .iter()
+        .filter_map(|name| name.parse::<RepoName>().ok());
+    let (names, next) = query.cut(names, Ordering::Less, ToString::to_string)?;
+    let mut repositories = Vec::with_capacity(names.len());
+    for name in names {
+        repositories.push(info(
+            &state,
+            name.as_str(),
+            &state.repository(&name).await?,
+        )?);
     }
-    Ok(Json(RepositoryList { repositories }))
+    let page = RepositoryList { repositories, next };
+    Ok(page::answer(&uri, page.next.as_deref(), &page))
 }
 
 /// Shows a repository.
@@ -88,10 +108,12 @@ pub(crate) async fn show(
 pub(crate) async fn create(
     Shared(state): Shared<State>,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<(StatusCode, Json<RepositoryInfo>), Failure> {
     let parsed: RepoName = name.parse()?;
     let store = state.store().under(parsed.as_str());
-    let repository = match Repository::create(store, "http").await {
+    let asked = asked(&headers, &["create repository"])?;
+    let repository = match Repository::create(store, asked).await {
         Err(storage::Error::AlreadyExists { what, .. }) => {
             return Err(storage::Error::AlreadyExists { what, name }.into());
         }
@@ -106,12 +128,42 @@ pub(crate) async fn create(
 pub(crate) async fn delete(
     Shared(state): Shared<State>,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let name: RepoName = name.parse()?;
-    let repository = state.repository(&name).await?;
+    let repository = match idempotency(&headers, &["delete repository"])? {
+        None => state.repository(&name).await?,
+        Some(idempotency) => match meant(&state, &name, &idempotency).await? {
+            Some(repository) => repository,
+            None => return Ok(StatusCode::NO_CONTENT),
+        },
+    };
     state.forget(&name);
     repository.delete().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The repository that the first request under a key was to delete; `None` if that is gone, whatever
+/// has its name now.
+async fn meant(
+    state: &State,
+    name: &RepoName,
+    idempotency: &Idempotency,
+) -> Result<Option<Repository>, Failure> {
+    let scope = format!("delete {name}");
+    let first = requests::first(state, &scope, idempotency).await?;
+    let found = state.repository(name).await;
+    let (repository, first) = match (found, first) {
+        (Ok(repository), Some(first)) => (repository, first),
+        (Ok(repository), None) => {
+            let id = repository.id().to_string();
+            let first = requests::remember(state, &scope, idempotency, &id).await?;
+            (repository, first)
+        }
+        (Err(failure), Some(_)) if failure.problem().status == 404 => return Ok(None),
+        (Err(failure), _) => return Err(failure),
+    };
+    Ok((repository.id().to_string() == first).then_some(repository))
 }
 
 /// Whether the process answers.

@@ -5,17 +5,19 @@ use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
-use storage::{Isolation, SharedTransaction, TransactionState};
+use storage::{Idempotency, Isolation, SharedTransaction, TransactionState};
 use tokio::sync::MutexGuard;
 
 use super::data::{self, DataQuery};
 use super::edits;
-use super::extract::{Body, Labelled, LargeBody, Path, Query, must_be_new};
+use super::extract::{Body, Labelled, LargeBody, Path, Query, idempotency, must_be_new};
 use super::refs;
 use super::versions::{Committed, NewCommit, parse_body};
+use super::writes::digest;
 use super::zarr::{self, Asked, ListQuery, Listed, Target};
 use crate::error::{Failure, Problem};
 use crate::open_transactions::OpenTransaction;
+use crate::requests;
 use crate::state::{State, node_path};
 
 /// A transaction to open.
@@ -115,6 +117,7 @@ fn info(
 pub(crate) async fn open(
     Shared(state): Shared<State>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, Failure> {
     let new: NewTransaction = parse_body(&body)?;
@@ -126,12 +129,27 @@ pub(crate) async fn open(
             return Err(Failure::bad_request("isolation", detail));
         }
     };
-    let branch = new.branch.as_deref().unwrap_or("main").parse()?;
-    let author = new.author.unwrap_or_else(|| "http".to_owned());
+    let branch = new.branch.as_deref().unwrap_or("main");
+    let author = new.author.as_deref().unwrap_or("http");
+    let request = [
+        branch,
+        new.isolation.as_deref().unwrap_or("snapshot"),
+        author,
+    ];
+    let asked = storage::Asked {
+        actor: author,
+        idempotency: idempotency(&headers, &request)?,
+    };
+    let may_be_closed = asked.idempotency.is_some();
+    let (branch, repository) = (branch.parse()?, name.parse()?);
     let opened = state
-        .open_transaction(&name.parse()?, &branch, isolation, &author)
+        .open_transaction(&repository, &branch, isolation, asked)
         .await?;
-    let body = info(&opened.id, &opened.shared, TransactionState::Open, &name);
+    let stage = match may_be_closed {
+        true => opened.shared.state().await?,
+        false => TransactionState::Open,
+    };
+    let body = info(&opened.id, &opened.shared, stage, &name);
     let location = format!("/v1/transactions/{}", opened.id);
     let mut response = (StatusCode::CREATED, Json(body)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
@@ -193,13 +211,38 @@ pub(crate) async fn commit(
 pub(crate) async fn move_node(
     Shared(state): Shared<State>,
     Path(id): Path<String>,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<StatusCode, Failure> {
     let wanted: Move = parse_body(&body)?;
     let opened = state.transaction(&id).await?;
     let (from, to) = (node_path(&wanted.from)?, node_path(&wanted.to)?);
-    opened.shared.transaction().rename(&from, &to).await?;
-    staged(opened).await
+    let request = ["move", wanted.from.as_str(), &wanted.to];
+    let rename = async { Ok(opened.shared.transaction().rename(&from, &to).await?) };
+    once(&state, &opened, idempotency(&headers, &request)?, rename).await
+}
+
+/// Makes a change and acknowledges it; or only acknowledges it, if an earlier request of the same key
+/// made it.
+async fn once(
+    state: &State,
+    opened: &OpenTransaction,
+    idempotency: Option<Idempotency>,
+    change: impl Future<Output = Result<(), Failure>>,
+) -> Result<StatusCode, Failure> {
+    if let Some(idempotency) = &idempotency
+        && requests::first(state, &opened.id, idempotency)
+            .await?
+            .is_some()
+    {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    change.await?;
+    let answer = staged(opened.clone()).await?;
+    if let Some(idempotency) = &idempotency {
+        requests::remember(state, &opened.id, idempotency, "").await?;
+    }
+    Ok(answer)
 }
 
 /// The turn of a request that makes only what is not there: looking and making are one step for such.
@@ -269,10 +312,16 @@ pub(crate) async fn put_node(
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
-    let _turn = creating(&opened, &headers).await?;
-    edits::check_new(transaction, &node_path(&path)?, &headers).await?;
-    edits::put_node(&state, transaction, &node_path(&path)?, &body).await?;
-    staged(opened.clone()).await
+    let request = ["node", path.as_str(), &digest(&body)];
+    let path = node_path(&path)?;
+    let put = async {
+        let _turn = creating(&opened, &headers).await?;
+        edits::check_new(transaction, &path, &headers).await?;
+        edits::put_node(&state, transaction, &path, &body).await?;
+        // Within the turn: others see it is there.
+        staged(opened.clone()).await.map(drop)
+    };
+    once(&state, &opened, idempotency(&headers, &request)?, put).await
 }
 
 /// Gives the root group new metadata.
@@ -293,14 +342,13 @@ pub(crate) async fn put_root_node(
 pub(crate) async fn delete_node(
     Shared(state): Shared<State>,
     Path((id, path)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
-    opened
-        .shared
-        .transaction()
-        .delete(&node_path(&path)?)
-        .await?;
-    staged(opened).await
+    let node = node_path(&path)?;
+    let delete = async { Ok(opened.shared.transaction().delete(&node).await?) };
+    let request = ["delete", path.as_str()];
+    once(&state, &opened, idempotency(&headers, &request)?, delete).await
 }
 
 /// Reads a slice as the transaction sees it.
@@ -341,9 +389,11 @@ pub(crate) async fn write_data(
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
-    let (path, slice) = (node_path(&path)?, query.slice.as_deref());
-    edits::put_values(&state, transaction, &path, slice, &headers, &body).await?;
-    staged(opened).await
+    let slice = query.slice.as_deref();
+    let request = ["data", path.as_str(), slice.unwrap_or(""), &digest(&body)];
+    let path = node_path(&path)?;
+    let put = edits::put_values(&state, transaction, &path, slice, &headers, &body);
+    once(&state, &opened, idempotency(&headers, &request)?, put).await
 }
 
 /// An object of the Zarr view of the transaction. With `list`, the keys below.
@@ -411,12 +461,18 @@ pub(crate) async fn put_zarr_key(
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
-    let turn = creating(&opened, &headers).await?;
-    if turn.is_some() {
-        edits::check_new_key(transaction, &key).await?;
-    }
-    edits::put_key(&state, transaction, &key, body).await?;
-    staged(opened.clone()).await
+    let request = ["zarr", key.as_str(), &digest(&body)];
+    let idempotency = idempotency(&headers, &request)?;
+    let put = async {
+        let turn = creating(&opened, &headers).await?;
+        if turn.is_some() {
+            edits::check_new_key(transaction, &key).await?;
+        }
+        edits::put_key(&state, transaction, &key, body).await?;
+        // Within the turn: others see it is there.
+        staged(opened.clone()).await.map(drop)
+    };
+    once(&state, &opened, idempotency, put).await
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

@@ -7,8 +7,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::extract::{Path, Query};
+use super::extract::{Path, Query, idempotency};
 use crate::error::{Failure, Problem};
+use crate::requests;
 use crate::state::State;
 use crate::uploads::{self, Upload};
 
@@ -24,8 +25,8 @@ pub(crate) struct UploadQuery {
 /// Stores a file, to be imported as source `upload:<id>`. It is deleted when that import ends, or after
 /// a day.
 #[utoipa::path(post, path = "/v1/uploads", params(UploadQuery), request_body(content = String, content_type = "application/octet-stream"),
-    responses((status = 201, body = Upload), (status = 400, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
-        (status = 503, body = Problem)))]
+    responses((status = 201, body = Upload), (status = 400, body = Problem), status = 413, body = Problem), (status = 415, body = Problem),
+        (status = 422, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn store(
     Shared(state): Shared<State>,
     Query(query): Query<UploadQuery>,
@@ -46,9 +47,34 @@ pub(crate) async fn store(
         return Err(Failure::too_large(limit, detail));
     }
     let name = query.name.as_deref().unwrap_or("upload");
+    let sha256 = query.sha256.as_deref();
+    let idempotency = idempotency(&headers, &[name, sha256.unwrap_or("")])?;
+    if let Some(idempotency) = &idempotency
+        && let Some(first) = requests::first(&state, SCOPE, idempotency).await?
+    {
+        return Ok((StatusCode::CREATED, Json(found(&state, &first).await?)));
+    }
     let body = body.into_data_stream();
-    let upload = uploads::store(&state, name, query.sha256.as_deref(), limit, body).await?;
-    Ok((StatusCode::CREATED, Json(upload)))
+    let upload = uploads::store(&state, name, sha256, limit, body).await?;
+    let Some(idempotency) = &idempotency else {
+        return Ok((StatusCode::CREATED, Json(upload)));
+    };
+    let own = upload.id.to_string();
+    let first = requests::remember(&state, SCOPE, idempotency, &own).await?;
+    if first == own {
+        return Ok((StatusCode::CREATED, Json(upload)));
+    }
+    uploads::delete(&state, upload.id).await;
+    Ok((StatusCode::CREATED, Json(found(&state, &first).await?)))
+}
+
+/// Where idempotency keys of uploads are valid.
+const SCOPE: &str = "uploads";
+
+/// The upload that an earlier request of the same key stored.
+async fn found(state: &State, id: &str) -> Result<Upload, Failure> {
+    let id = id.parse().map_err(|_| Failure::broken("a record of an upload has no id"))?;
+    uploads::find(state, id).await
 }
 
 /// Deletes a file that was sent.

@@ -11,7 +11,7 @@ use storage::{
     CommitId, CommitOptions, Difference, DifferenceKind, NodeKind, OnConflict, Policies, Repository,
 };
 
-use super::extract::{Body, Path, idempotency, if_match};
+use super::extract::{Body, Path, asked, idempotency, if_match};
 use crate::error::{Failure, Problem};
 use crate::state::State;
 
@@ -123,8 +123,9 @@ pub(crate) struct Reset {
 pub(crate) struct Moved {
     /// The branch.
     branch: String,
-    /// Where it was.
-    from: String,
+    /// Where it was; absent if an earlier request of the same `Idempotency-Key` moved it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
     /// Where it is.
     to: String,
 }
@@ -299,14 +300,15 @@ pub(crate) async fn reset(
     let reset: Reset = parse_body(&body)?;
     let repository = state.repository(&name.parse()?).await?;
     let to = resolve(&repository, &reset.to).await?;
+    let asked = asked(&headers, &["reset", &reset.to])?;
     let expected = if_match(&headers)?;
-    let from = repository
-        .reset(&branch.parse()?, to, expected, "http")
+    let moved = repository
+        .reset(&branch.parse()?, to, expected, asked)
         .await?;
     Ok(Json(Moved {
         branch,
-        from: from.to_string(),
-        to: to.to_string(),
+        from: moved.from.map(|from| from.to_string()),
+        to: moved.to.unwrap_or(to).to_string(),
     }))
 }
 

@@ -91,7 +91,8 @@ pub(crate) fn branch(reference: &str) -> Result<RefName, Failure> {
     })
 }
 
-fn digest(body: &[u8]) -> String {
+/// What a body is told from others by.
+pub(crate) fn digest(body: &[u8]) -> String {
     array::hash::hash(array::hash::Kind::Request, body).to_string()
 }
 

@@ -20,6 +20,7 @@ use super::kind::Work;
 use super::records::{self, Process, Record, encode, key, stored};
 use super::{Job, JobSpec, JobState, Origin, ProgressInfo};
 use crate::error::Failure;
+use crate::requests;
 use crate::state::State;
 use crate::uploads;
 
@@ -621,6 +622,7 @@ async fn adopt(state: &State) -> Result<(), Failure> {
     let open = open.filter(|job| !job.state.has_ended());
     let in_use: Vec<Uuid> = open.flat_map(|job| job.spec.kind().uploads()).collect();
     uploads::delete_old(state, &in_use).await?;
+    requests::delete_old(state).await?;
     for mut record in records {
         let job = &record.job;
         let idle = Utc::now() - job.updated;

@@ -552,7 +552,7 @@ async fn begin(
     let open = async |repository: &Repository| {
         let (branch, author) = (&options.branch, &options.author);
         repository
-            .open_transaction(branch, Isolation::Snapshot, author)
+            .open_transaction(branch, Isolation::Snapshot, author.as_str())
             .await
     };
     let (import, repository, shared) = match spec.existing(work.state()).await? {

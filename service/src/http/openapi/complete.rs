@@ -1,0 +1,169 @@
+//! What all routes have in common, added to the generated document, so that no route has to say it.
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// Examples of requests and answers: by method and path, then `request` or a status.
+const EXAMPLES: &str = include_str!("examples.json");
+
+/// Parameters of paths: name, description, pattern.
+const PATH_PARAMETERS: [(&str, &str, &str); 10] = [
+    (
+        "repository",
+        "The repository.",
+        "^[a-z0-9][a-z0-9._-]{0,62}$",
+    ),
+    (
+        "reference",
+        "A branch, a tag, a commit id or a prefix of one of at least 8 digits, `x~n` or `x@time`.",
+        "",
+    ),
+    (
+        "name",
+        "The branch or tag: not hexadecimal digits alone.",
+        "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+    ),
+    ("path", "The node, its names separated by `/`.", ""),
+    ("key", "A key of the Zarr store.", ""),
+    ("from", "The earlier commit, as `reference`.", ""),
+    ("to", "The later commit, as `reference`.", ""),
+    ("sequence", "The number of the entry.", ""),
+    (
+        "tile",
+        "`checkpoint`, or a tile as C2SP tlog-tiles names it.",
+        "",
+    ),
+    ("id", "What the service called it.", ""),
+];
+
+/// Statuses that any route may answer with, and those with parameters in their path.
+const ANYWHERE: [u16; 4] = [400, 421, 500, 503];
+const WHERE_NAMED: [u16; 1] = [404];
+
+/// Completes the document.
+///
+/// # Panics
+/// If an example is of no operation: the examples are part of the program.
+pub(super) fn complete(mut document: Value) -> Value {
+    let mut examples: Map<String, Value> = serde_json::from_str(EXAMPLES).unwrap_or_default();
+    let paths = document["paths"].as_object_mut();
+    for (path, operations) in paths.into_iter().flatten() {
+        for (method, operation) in operations.as_object_mut().into_iter().flatten() {
+            let name = format!("{} {path}", method.to_uppercase());
+            name_operation(method, operation);
+            describe_parameters(operation);
+            if path.starts_with("/v1/") {
+                add_statuses(path, operation);
+                add_conditions(method, path, operation);
+            }
+            let mut examples = examples.remove(&name).unwrap_or_default();
+            complete_responses(operation, &mut examples);
+            if let Some(example) = examples.get_mut("request") {
+                let body = &mut operation["requestBody"]["content"]["application/json"];
+                body["example"] = example.take();
+            }
+        }
+    }
+    assert!(examples.is_empty(), "examples of no operation: {examples:?}");
+    document
+}
+
+/// Ids are names of handlers, which are unique in their module, which is the tag.
+fn name_operation(method: &str, operation: &mut Value) {
+    let tag = operation["tags"][0].as_str().unwrap_or_default();
+    let handler = operation["operationId"].as_str().unwrap_or_default();
+    let suffix = if method == "head" { "_head" } else { "" };
+    operation["operationId"] = json!(format!("{tag}_{handler}{suffix}"));
+}
+
+fn describe_parameters(operation: &mut Value) {
+    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        let known = PATH_PARAMETERS
+            .iter()
+            .find(|(name, ..)| parameter["in"] == "path" && parameter["name"] == *name);
+        let Some((_, description, pattern)) = known else {
+            continue;
+        };
+        if parameter["description"].is_null() {
+            parameter["description"] = json!(description);
+        }
+        if !pattern.is_empty() {
+            parameter["schema"]["pattern"] = json!(pattern);
+        }
+    }
+}
+
+fn add_statuses(path: &str, operation: &mut Value) {
+    let named = WHERE_NAMED.iter().filter(|_| path.contains('{'));
+    for status in ANYWHERE.iter().chain(named) {
+        let responses = &mut operation["responses"];
+        if responses[status.to_string()].is_null() {
+            responses[status.to_string()] = problem();
+        }
+    }
+}
+
+/// The headers that make a write happen once, or only where the client last looked.
+fn add_conditions(method: &str, path: &str, operation: &mut Value) {
+    if !matches!(method, "put" | "post" | "delete") || path.contains("/points/") {
+        return;
+    }
+    let branch_moves = path.contains("/refs/")
+        || ["/merge", "/reset", "/revert", "/cherry-pick", "/commit"]
+            .iter()
+            .any(|end| path.ends_with(end));
+    let idempotency = ("Idempotency-Key", "A request with the same key takes effect once.");
+    let head = ("If-Match", "The commit the branch has to be at, in quotes.");
+    let wanted = [Some(idempotency), branch_moves.then_some(head)];
+    if operation["parameters"].is_null() {
+        operation["parameters"] = json!([]);
+    }
+    for (name, description) in wanted.into_iter().flatten() {
+        let parameters = operation["parameters"].as_array_mut();
+        let Some(parameters) = parameters else {
+            continue;
+        };
+        if parameters.iter().all(|known| known["name"] != name) {
+            parameters.push(json!({
+                "name": name,
+                "in": "header",
+                "description": description,
+                "required": false,
+                "schema": { "type": "string" },
+            }));
+        }
+    }
+    if operation["responses"]["422"].is_null() {
+        operation["responses"]["422"] = problem();
+    }
+}
+
+fn problem() -> Value {
+    json!({ "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Problem" } } } })
+}
+
+fn complete_responses(operation: &mut Value, examples: &mut Value) {
+    let responses = operation["responses"].as_object_mut();
+    for (status, response) in responses.into_iter().flatten() {
+        if response["description"].is_null() {
+            response["description"] = json!(reason(status));
+        }
+        let is_problem = status.as_str() >= "400";
+        if is_problem && let Some(content) = response["content"].as_object_mut()
+            && let Some(body) = content.remove("application/json")
+        {
+            // RFC 9457.
+            content.insert("application/problem+json".into(), body);
+        }
+        if let Some(example) = examples.get_mut(status.as_str()) {
+            response["content"]["application/json"]["example"] = example.take();
+        }
+    }
+}
+
+/// What a status means, in the words of RFC 9110.
+fn reason(status: &str) -> &'static str {
+    let status = status.parse().ok();
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    status.and_then(|status| status.canonical_reason()).unwrap_or("Answer")
+}
