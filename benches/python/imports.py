@@ -40,6 +40,7 @@ SHAPE_OF_A_MAP = (361, 720)
 CHUNKS = (24, 91, 180)
 WORKER = """
 import sys, json, warnings
+import xarray as xr
 from zarr.codecs import ZstdCodec
 warnings.simplefilter("ignore")
 way, source, out, layout = sys.argv[1:5]

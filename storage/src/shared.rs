@@ -123,6 +123,8 @@ impl Drop for Unfinished<'_> {
 struct Staged {
     /// Names of the records that are part of the transaction here.
     records: BTreeSet<String>,
+    /// Whether some of them are of other writers.
+    has_others: bool,
     /// Steps that do not go together.
     conflicts: Vec<Conflict>,
     /// Set once a record could not be stored: what is here is not what is staged.
@@ -444,7 +446,11 @@ impl SharedTransaction {
                     }
                 })?;
             }
-            self.staged().records.insert(name);
+            {
+                let mut staged = self.staged();
+                staged.records.insert(name);
+                staged.has_others = true;
+            }
             replaying.finish();
         }
         Ok(())
@@ -528,6 +534,8 @@ impl SharedTransaction {
     /// [`Error::Closed`] if it was aborted; else as [`Transaction::commit`].
     pub async fn commit(self, options: CommitOptions) -> Result<CommitId, Error> {
         self.flush_pending().await?;
+        // Otherwise there may be changes here that nobody stages any more.
+        let was_open = self.check_open().is_ok();
         let repository = self.transaction.repository().clone();
         let closing = self.close(false).await?;
         if closing.aborted {
@@ -537,11 +545,16 @@ impl SharedTransaction {
         if let Some(commit) = repository.find_write(write_id, since).await? {
             return Ok(commit);
         }
-        // From nothing but what is staged, in the order everyone reads it. What is here would be as
-        // much again.
         let id = self.id;
-        drop(self);
-        let all = repository.shared_transaction(id).await?;
+        let all = match was_open && self.has_all_alone().await? {
+            true => self,
+            false => {
+                // From nothing but what is staged, in the order everyone reads it. What is here would
+                // be as much again.
+                drop(self);
+                repository.shared_transaction(id).await?
+            }
+        };
         let staged = all
             .staged
             .into_inner()
@@ -559,6 +572,19 @@ impl SharedTransaction {
         let keys = staged.records.iter().map(|name| format!("{folder}/{name}"));
         let _ = repository.store().delete(keys.collect()).await;
         Ok(commit)
+    }
+
+    /// Whether what is here is all that is staged, in the order it was: no other writer staged
+    /// anything, and nothing here failed.
+    async fn has_all_alone(&self) -> Result<bool, Error> {
+        let _turn = self.turn.lock().await;
+        let store = self.transaction.repository().store();
+        let listed = store.list(&folder(self.id)).await?;
+        let names = listed.iter().filter_map(|(key, _)| key.rsplit('/').next());
+        let found: BTreeSet<&str> = names.filter(|name| name.contains('-')).collect();
+        let staged = self.staged();
+        let own = staged.records.iter().map(String::as_str);
+        Ok(!staged.failed && !staged.has_others && own.eq(found.iter().copied()))
     }
 
     /// Stages what has not been staged yet, unless it is too late: then that is no error here, since

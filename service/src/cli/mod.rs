@@ -503,7 +503,10 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Check(args) => return check::check(args, as_json).await,
         Command::CheckProof(args) => proofs::check_proof(&args, as_json)?,
         Command::Audit(args) => audit::audit(&args, as_json).await?,
-        Command::Openapi => out!("{}", serde_json::to_string_pretty(&http::openapi_document())?),
+        Command::Openapi => out!(
+            "{}",
+            serde_json::to_string_pretty(&http::openapi_document())?
+        ),
         Command::Service(command) => {
             let run = async |client: &Client| request(client, command, as_json).await;
             over_service(place, run).await?;

@@ -147,10 +147,7 @@ pub fn router(state: State) -> Router {
         .route("/v1/uploads/{id}", delete(uploads::delete))
         .nest("/v1/repos/{repository}", repository)
         .nest("/v1/transactions/{id}", transaction)
-        .merge(
-            SwaggerUi::new("/docs")
-                .external_url_unchecked("/openapi.json", openapi_document()),
-        )
+        .merge(SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", openapi_document()))
         .fallback(|| async { Failure::not_found("no route has this path; /docs lists them") })
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })
         .layer(middleware::from_fn(keep_ranges_for_get))

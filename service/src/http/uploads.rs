@@ -25,7 +25,7 @@ pub(crate) struct UploadQuery {
 /// Stores a file, to be imported as source `upload:<id>`. It is deleted when that import ends, or after
 /// a day.
 #[utoipa::path(post, path = "/v1/uploads", params(UploadQuery), request_body(content = String, content_type = "application/octet-stream"),
-    responses((status = 201, body = Upload), (status = 400, body = Problem), status = 413, body = Problem), (status = 415, body = Problem),
+    responses((status = 201, body = Upload), (status = 400, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem),
         (status = 422, body = Problem), (status = 503, body = Problem)))]
 pub(crate) async fn store(
     Shared(state): Shared<State>,
@@ -73,7 +73,9 @@ const SCOPE: &str = "uploads";
 
 /// The upload that an earlier request of the same key stored.
 async fn found(state: &State, id: &str) -> Result<Upload, Failure> {
-    let id = id.parse().map_err(|_| Failure::broken("a record of an upload has no id"))?;
+    let id = id
+        .parse()
+        .map_err(|_| Failure::broken("a record of an upload has no id"))?;
     uploads::find(state, id).await
 }
 

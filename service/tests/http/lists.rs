@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use axum::body::Body;
 use axum::http::Request;
+use futures::StreamExt as _;
 use tower::ServiceExt as _;
 
 use crate::support::Service;
@@ -37,7 +37,10 @@ async fn following_links_gives_every_entry_once_in_order() {
     ] {
         let names = |page: &serde_json::Value| -> Vec<String> {
             let entries = page[member].as_array().unwrap();
-            entries.iter().map(|entry| entry[name].to_string()).collect()
+            entries
+                .iter()
+                .map(|entry| entry[name].to_string())
+                .collect()
         };
         let whole = service.get(list).await;
         assert_eq!(whole.header("link"), "", "{list}");
@@ -53,7 +56,9 @@ async fn following_links_gives_every_entry_once_in_order() {
             url = next(answer.header("link"));
         }
         assert_eq!(found, whole, "{list}");
-        service.refused("GET", &format!("{list}?limit=0"), 400).await;
+        service
+            .refused("GET", &format!("{list}?limit=0"), 400)
+            .await;
     }
 }
 
@@ -74,7 +79,9 @@ async fn events(service: &Service, headers: &[(&str, &str)], count: usize) -> Ve
             text.push_str(std::str::from_utf8(&part).unwrap());
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), read).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), read)
+        .await
+        .unwrap();
     let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
     ids.map(ToOwned::to_owned).collect()
 }
@@ -86,7 +93,10 @@ async fn the_log_is_followed_from_the_last_entry_that_was_seen() {
     let later = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let url = "/v1/repos/demo/branches/later";
-        assert_eq!(service.restarted().ask("PUT", url, &[], "").await.status, 201);
+        assert_eq!(
+            service.restarted().ask("PUT", url, &[], "").await.status,
+            201
+        );
     };
     let (found, ()) = tokio::join!(events(&service, &[("last-event-id", "0")], 2), later);
     assert_eq!(found, ["1", "2"]);

@@ -47,7 +47,11 @@ async fn a_repeated_request_changes_nothing_and_has_the_first_answer() {
         assert_eq!(first, second, "{request:?}");
     }
     // Of these the first answer says more: where the branch was.
-    let reset = ("POST", "/v1/repos/demo/branches/dev/reset", earlier.as_str());
+    let reset = (
+        "POST",
+        "/v1/repos/demo/branches/dev/reset",
+        earlier.as_str(),
+    );
     let [first, second] = twice(&service, reset, "k2").await;
     assert_eq!([first.0, second.0], [200, 200]);
     let log = service.json(&format!("{REPO}/log")).await;
@@ -107,7 +111,9 @@ async fn a_repeated_deletion_spares_the_next_repository_of_the_name() {
 #[tokio::test]
 async fn repeated_steps_of_a_transaction_are_one_step() {
     let service = Service::new().await;
-    let opened = service.ask("POST", "/v1/repos/demo/transactions", &[], "{}").await;
+    let opened = service
+        .ask("POST", "/v1/repos/demo/transactions", &[], "{}")
+        .await;
     let id = opened.json()["id"].as_str().unwrap().to_owned();
     let at = |rest: &str| format!("/v1/transactions/{id}/{rest}");
     let array = r#"{"shape": [4], "data_type": "uint8", "chunks": [4]}"#;
@@ -125,7 +131,12 @@ async fn repeated_steps_of_a_transaction_are_one_step() {
     let headers = [("idempotency-key", "e"), ("if-none-match", "*")];
     let group = at("nodes/group");
     for _ in 0..2 {
-        let made = service.ask("PUT", &group, &headers, r#"{"node_type": "group", "zarr_format": 3}"#);
+        let made = service.ask(
+            "PUT",
+            &group,
+            &headers,
+            r#"{"node_type": "group", "zarr_format": 3}"#,
+        );
         assert_eq!(made.await.status, 204);
     }
     let commit = service.ask("POST", &at("commit"), &[], "{}").await;

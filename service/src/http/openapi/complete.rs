@@ -64,7 +64,10 @@ pub(super) fn complete(mut document: Value) -> Value {
             }
         }
     }
-    assert!(examples.is_empty(), "examples of no operation: {examples:?}");
+    assert!(
+        examples.is_empty(),
+        "examples of no operation: {examples:?}"
+    );
     document
 }
 
@@ -112,7 +115,10 @@ fn add_conditions(method: &str, path: &str, operation: &mut Value) {
         || ["/merge", "/reset", "/revert", "/cherry-pick", "/commit"]
             .iter()
             .any(|end| path.ends_with(end));
-    let idempotency = ("Idempotency-Key", "A request with the same key takes effect once.");
+    let idempotency = (
+        "Idempotency-Key",
+        "A request with the same key takes effect once.",
+    );
     let head = ("If-Match", "The commit the branch has to be at, in quotes.");
     let wanted = [Some(idempotency), branch_moves.then_some(head)];
     if operation["parameters"].is_null() {
@@ -149,7 +155,8 @@ fn complete_responses(operation: &mut Value, examples: &mut Value) {
             response["description"] = json!(reason(status));
         }
         let is_problem = status.as_str() >= "400";
-        if is_problem && let Some(content) = response["content"].as_object_mut()
+        if is_problem
+            && let Some(content) = response["content"].as_object_mut()
             && let Some(body) = content.remove("application/json")
         {
             // RFC 9457.
@@ -165,5 +172,7 @@ fn complete_responses(operation: &mut Value, examples: &mut Value) {
 fn reason(status: &str) -> &'static str {
     let status = status.parse().ok();
     let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-    status.and_then(|status| status.canonical_reason()).unwrap_or("Answer")
+    status
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Answer")
 }
