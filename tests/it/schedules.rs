@@ -372,6 +372,7 @@ fn a_tag_is_created_once() {
                 repository
                     .create_ref(RefKind::Tag, &name, commit, "test")
                     .await
+                    .map(drop)
             })
         })
     };

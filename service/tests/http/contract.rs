@@ -1,6 +1,5 @@
 //! The OpenAPI document: committed, generated, and true.
 
-use serde_json::Value;
 use service::http::openapi_document;
 use service::keys::KeyDirectory;
 use service::signing::Signing;

@@ -34,15 +34,16 @@ async fn a_repeated_request_changes_nothing_and_has_the_first_answer() {
     let service = Service::new().await;
     let before = service.json(MAIN).await["commit"].clone();
     let earlier = json!({ "to": before }).to_string();
-    for (request, status) in [
+    let requests = [
         (("PUT", "/v1/repos/other", ""), 201),
         (("PUT", "/v1/repos/demo/branches/dev", ""), 201),
         (("PUT", "/v1/repos/demo/tags/v1", ""), 201),
         (("DELETE", "/v1/repos/demo/tags/v1", ""), 204),
         (("POST", "/v1/repos/demo/transactions", "{}"), 201),
         (("POST", "/v1/uploads?name=a.nc", "bytes"), 201),
-    ] {
-        let [first, second] = twice(&service, request, "k1").await;
+    ];
+    for (number, (request, status)) in requests.into_iter().enumerate() {
+        let [first, second] = twice(&service, request, &format!("k{number}")).await;
         assert_eq!(first.0, status, "{request:?}: {first:?}");
         assert_eq!(first, second, "{request:?}");
     }
@@ -52,7 +53,7 @@ async fn a_repeated_request_changes_nothing_and_has_the_first_answer() {
         "/v1/repos/demo/branches/dev/reset",
         earlier.as_str(),
     );
-    let [first, second] = twice(&service, reset, "k2").await;
+    let [first, second] = twice(&service, reset, "reset").await;
     assert_eq!([first.0, second.0], [200, 200]);
     let log = service.json(&format!("{REPO}/log")).await;
     let moved: Vec<_> = log["entries"]
