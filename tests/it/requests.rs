@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use array::{CodecMetadata, DataType};
+use array::{CodecMetadata, DataType, GroupMetadata};
 use compute::cf::Decode;
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use quarr_tests::arrays::SampleArray;
 use quarr_tests::watched::{Request, Watched};
 use query::{ArrayReader, Engine};
 use serde_json::json;
-use storage::{Node, Snapshot};
+use storage::{CommitOptions, Isolation, Node, Snapshot};
 
 use crate::support::{self, noise};
 
@@ -150,4 +151,48 @@ async fn a_root_of_fifty_variables_costs_one_read_beyond_the_commit() {
     assert_eq!(snapshot.members(&group).await.unwrap().len(), 50);
     let requests = watched.take_requests();
     assert_eq!(requests.len(), 1, "{requests:?}");
+}
+
+/// The records of a shared transaction that its commit reads, after `writers` staged a node each.
+async fn records_read(writers: usize) -> usize {
+    let watched = Watched::new(Arc::new(InMemory::new()));
+    let objects: Arc<dyn ObjectStore> = Arc::new(watched.clone());
+    support::create(objects.clone(), &[]).await;
+    let repository = support::open(objects.clone()).await.unwrap();
+    let main = "main".parse().unwrap();
+    let first = repository
+        .open_transaction(&main, Isolation::Snapshot, "test")
+        .await
+        .unwrap();
+    let mut all = vec![first];
+    for _ in 1..writers {
+        let elsewhere = support::open(objects.clone()).await.unwrap();
+        all.push(elsewhere.shared_transaction(all[0].id()).await.unwrap());
+    }
+    for (number, writer) in all.iter().enumerate() {
+        let path = format!("g{number}").parse().unwrap();
+        let group = GroupMetadata::default();
+        writer.transaction().put_group(&path, group).await.unwrap();
+        writer.flush().await.unwrap();
+    }
+    watched.take_requests();
+    let first = all.swap_remove(0);
+    first.commit(CommitOptions::default()).await.unwrap();
+    let requests = watched.take_requests();
+    let snapshot = support::head(&repository).await.unwrap();
+    let Node::Group(root) = snapshot.node(&"".parse().unwrap()).await.unwrap() else {
+        panic!("the root is a group");
+    };
+    assert_eq!(snapshot.members(&root).await.unwrap().len(), writers);
+    let is_record = |request: &&Request| match request {
+        Request::Get(key, ..) => key.starts_with("staging/") && key.contains('-'),
+        _ => false,
+    };
+    requests.iter().filter(is_record).count()
+}
+
+#[tokio::test]
+async fn a_writer_that_is_alone_commits_without_reading_what_it_staged() {
+    assert_eq!(records_read(1).await, 0);
+    assert_eq!(records_read(2).await, 2);
 }

@@ -29,6 +29,7 @@ pub(crate) struct NewTransaction {
     branch: Option<String>,
     /// `snapshot` (the default) or `serializable`.
     #[serde(default)]
+    #[schema(pattern = "^(snapshot|serializable)$")]
     isolation: Option<String>,
     /// Who opens it.
     #[serde(default)]
@@ -448,8 +449,7 @@ pub(crate) async fn zarr_root(
 }
 
 /// Stores an object of the Zarr view: metadata, a chunk or a whole shard, rewritten canonically.
-#[utoipa::path(put, path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if the key is not there")),
+#[utoipa::path(put, path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
         (status = 412, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem)))]

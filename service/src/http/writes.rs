@@ -169,10 +169,7 @@ pub(crate) async fn delete_node(
 /// canonically. Writes that come at the same time share a commit, but for those with `If-Match` or
 /// `Idempotency-Key`, which are commits of their own.
 #[utoipa::path(put, path = "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
-    params(("repository" = String, Path), ("reference" = String, Path), ("key" = String, Path),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if the key is not there"),
-        ("If-Match" = Option<String>, Header, description = "The commit the branch has to be at, in quotes"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A request with the same key and body takes effect once")),
+    params(("repository" = String, Path), ("reference" = String, Path), ("key" = String, Path)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
         (status = 412, body = Problem), (status = 413, body = Problem), (status = 422, body = Problem)))]
@@ -193,9 +190,7 @@ pub(crate) async fn put_key(
 /// Deletes an object of the Zarr view of a branch; `zarr.json` stands for its node and everything
 /// below it. What is not there stays so: that is no error. Of the root, an empty group stays.
 #[utoipa::path(delete, path = "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
-    params(("repository" = String, Path), ("reference" = String, Path), ("key" = String, Path), DeleteQuery,
-        ("If-Match" = Option<String>, Header, description = "The commit the branch has to be at, in quotes"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A request with the same key takes effect once")),
+    params(("repository" = String, Path), ("reference" = String, Path), ("key" = String, Path), DeleteQuery),
     responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
         (status = 412, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn delete_key(

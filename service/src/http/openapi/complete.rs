@@ -36,6 +36,23 @@ const PATH_PARAMETERS: [(&str, &str, &str); 10] = [
     ("id", "What the service called it.", ""),
 ];
 
+const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
+const TRANSACTION: &str = "^[a-z0-9][a-z0-9._-]{0,62}:[0-9a-f]{32}$";
+
+/// Headers of writes: name, description, pattern.
+const IDEMPOTENCY_KEY: (&str, &str, &str) = (
+    "Idempotency-Key",
+    "A request with the same key takes effect once.",
+    "^[!#-~]{1,255}$",
+);
+const IF_MATCH: (&str, &str, &str) = (
+    "If-Match",
+    "The commit the branch has to be at, in quotes.",
+    r#"^("[0-9a-f]{64}"|\*)$"#,
+);
+const IF_NONE_MATCH: (&str, &str, &str) =
+    ("If-None-Match", "`*`: only if nothing is there.", r"^\*$");
+
 /// Statuses that any route may answer with, and those with parameters in their path.
 const ANYWHERE: [u16; 4] = [400, 421, 500, 503];
 const WHERE_NAMED: [u16; 1] = [404];
@@ -51,7 +68,7 @@ pub(super) fn complete(mut document: Value) -> Value {
         for (method, operation) in operations.as_object_mut().into_iter().flatten() {
             let name = format!("{} {path}", method.to_uppercase());
             name_operation(method, operation);
-            describe_parameters(operation);
+            describe_parameters(path, operation);
             if path.starts_with("/v1/") {
                 add_statuses(path, operation);
                 add_conditions(method, path, operation);
@@ -68,7 +85,34 @@ pub(super) fn complete(mut document: Value) -> Value {
         examples.is_empty(),
         "examples of no operation: {examples:?}"
     );
+    flatten_schemas(&mut document);
     document
+}
+
+/// Makes one object of schemas that are several: each alone would refuse the members of the others.
+fn flatten_schemas(document: &mut Value) {
+    let Some(schemas) = document["components"]["schemas"].as_object_mut() else {
+        return;
+    };
+    let parts = schemas.clone();
+    for schema in schemas.values_mut() {
+        let all = schema.as_object_mut().and_then(|own| own.remove("allOf"));
+        let Some(Value::Array(all)) = all else {
+            continue;
+        };
+        let (mut properties, mut required) = (Map::new(), Vec::new());
+        for part in &all {
+            let name = part["$ref"].as_str();
+            let name = name.and_then(|link| link.rsplit('/').next());
+            let part = name.and_then(|name| parts.get(name)).unwrap_or(part);
+            properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
+            required.extend(part["required"].as_array().cloned().unwrap_or_default());
+        }
+        schema["type"] = json!("object");
+        schema["properties"] = Value::Object(properties);
+        schema["required"] = Value::Array(required);
+        schema["additionalProperties"] = json!(false);
+    }
 }
 
 /// Ids are names of handlers, which are unique in their module, which is the tag.
@@ -79,17 +123,30 @@ fn name_operation(method: &str, operation: &mut Value) {
     operation["operationId"] = json!(format!("{tag}_{handler}{suffix}"));
 }
 
-fn describe_parameters(operation: &mut Value) {
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+fn parameters(operation: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let parameters = operation.get_mut("parameters");
+    parameters
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+}
+
+fn describe_parameters(path: &str, operation: &mut Value) {
+    for parameter in parameters(operation) {
         let known = PATH_PARAMETERS
             .iter()
             .find(|(name, ..)| parameter["in"] == "path" && parameter["name"] == *name);
-        let Some((_, description, pattern)) = known else {
+        let Some((name, description, pattern)) = known else {
             continue;
         };
         if parameter["description"].is_null() {
             parameter["description"] = json!(description);
         }
+        let pattern = match *name {
+            "id" if path.starts_with("/v1/transactions/") => TRANSACTION,
+            "id" => UUID,
+            _ => pattern,
+        };
         if !pattern.is_empty() {
             parameter["schema"]["pattern"] = json!(pattern);
         }
@@ -115,30 +172,23 @@ fn add_conditions(method: &str, path: &str, operation: &mut Value) {
         || ["/merge", "/reset", "/revert", "/cherry-pick", "/commit"]
             .iter()
             .any(|end| path.ends_with(end));
-    let idempotency = (
-        "Idempotency-Key",
-        "A request with the same key takes effect once.",
-    );
-    let head = ("If-Match", "The commit the branch has to be at, in quotes.");
-    let wanted = [Some(idempotency), branch_moves.then_some(head)];
-    if operation["parameters"].is_null() {
-        operation["parameters"] = json!([]);
+    let creates = method == "put" && (path.contains("/nodes") || path.contains("/zarr/"));
+    let wanted = [
+        Some(IDEMPOTENCY_KEY),
+        branch_moves.then_some(IF_MATCH),
+        creates.then_some(IF_NONE_MATCH),
+    ];
+    let mut all: Vec<Value> = parameters(operation).map(Value::take).collect();
+    for (name, description, pattern) in wanted.into_iter().flatten() {
+        all.push(json!({
+            "name": name,
+            "in": "header",
+            "description": description,
+            "required": false,
+            "schema": { "type": "string", "pattern": pattern },
+        }));
     }
-    for (name, description) in wanted.into_iter().flatten() {
-        let parameters = operation["parameters"].as_array_mut();
-        let Some(parameters) = parameters else {
-            continue;
-        };
-        if parameters.iter().all(|known| known["name"] != name) {
-            parameters.push(json!({
-                "name": name,
-                "in": "header",
-                "description": description,
-                "required": false,
-                "schema": { "type": "string" },
-            }));
-        }
-    }
+    operation["parameters"] = Value::Array(all);
     if operation["responses"]["422"].is_null() {
         operation["responses"]["422"] = problem();
     }

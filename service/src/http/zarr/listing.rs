@@ -24,10 +24,12 @@ const MAX_LIMIT: usize = 10_000;
 pub(crate) struct ListQuery {
     /// `children` for the names right below the key, `all` for every key below it: the answer is a
     /// list, in the order of the text.
+    #[param(pattern = "^(children|all)$")]
     list: Option<String>,
     /// Only what comes after this, which is `next` of the page before.
     after: Option<String>,
     /// Most names on a page: 1 to 10000, 1000 if left out.
+    #[param(pattern = "^([1-9][0-9]{0,3}|10000)$")]
     limit: Option<String>,
 }
 
