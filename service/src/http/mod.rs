@@ -150,6 +150,7 @@ pub fn router(state: State) -> Router {
         .merge(SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", openapi_document()))
         .fallback(|| async { Failure::not_found("no route has this path; /docs lists them") })
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })
+        .layer(middleware::from_fn(check_idempotency_key))
         .layer(middleware::from_fn(keep_ranges_for_get))
         .layer(middleware::from_fn(refuse_ambiguous_paths))
         .layer(cors())
@@ -192,6 +193,14 @@ async fn refuse_ambiguous_paths(request: Request, next: Next) -> Response {
         return Failure::bad_request("path", detail).into_response();
     }
     next.run(request).await
+}
+
+/// A key that is none is refused also where repeating a request does no harm.
+async fn check_idempotency_key(request: Request, next: Next) -> Response {
+    match extract::idempotency(request.headers(), &[]) {
+        Ok(_) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    }
 }
 
 /// Ranges are defined for GET alone; RFC 9110 has them ignored with other methods.

@@ -60,6 +60,7 @@ pub(crate) struct LogPage {
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogQuery {
     /// Number of the entry before the first one wanted.
+    #[param(format = "uint64")]
     after: Option<u64>,
     /// Most entries wanted; there are never more than 1000.
     #[param(minimum = 1)]
@@ -147,7 +148,7 @@ pub(crate) async fn list_tags(
 }
 
 /// Creates a branch.
-#[utoipa::path(put, path = "/v1/repos/{repository}/branches/{name}", request_body = NewRef,
+#[utoipa::path(put, path = "/v1/repos/{repository}/branches/{name}", request_body = Option<NewRef>,
     params(("repository" = String, Path), ("name" = String, Path)),
     responses((status = 201, body = RefInfo), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn create_branch(
@@ -160,7 +161,7 @@ pub(crate) async fn create_branch(
 }
 
 /// Creates a tag, which never moves.
-#[utoipa::path(put, path = "/v1/repos/{repository}/tags/{name}", request_body = NewRef,
+#[utoipa::path(put, path = "/v1/repos/{repository}/tags/{name}", request_body = Option<NewRef>,
     params(("repository" = String, Path), ("name" = String, Path)),
     responses((status = 201, body = RefInfo), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn create_tag(

@@ -112,7 +112,7 @@ fn info(
 }
 
 /// Opens a transaction.
-#[utoipa::path(post, path = "/v1/repos/{repository}/transactions", request_body = NewTransaction,
+#[utoipa::path(post, path = "/v1/repos/{repository}/transactions", request_body = Option<NewTransaction>,
     params(("repository" = String, Path)),
     responses((status = 201, body = TransactionInfo), (status = 400, body = Problem), (status = 404, body = Problem)))]
 pub(crate) async fn open(
@@ -185,7 +185,7 @@ pub(crate) async fn abort(
 }
 
 /// Commits a transaction. A second request gets the first one's commit.
-#[utoipa::path(post, path = "/v1/transactions/{id}/commit", request_body = NewCommit, params(("id" = String, Path)),
+#[utoipa::path(post, path = "/v1/transactions/{id}/commit", request_body = Option<NewCommit>, params(("id" = String, Path)),
     responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem),
         (status = 409, body = Problem), (status = 412, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn commit(

@@ -19,6 +19,7 @@ pub(crate) struct UploadQuery {
     /// What the file is called; its commit will say so.
     name: Option<String>,
     /// The SHA-256 of its bytes, in hexadecimal: what came is checked against it.
+    #[param(pattern = "^[0-9a-fA-F]{64}$")]
     sha256: Option<String>,
 }
 

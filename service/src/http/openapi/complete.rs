@@ -21,7 +21,7 @@ const PATH_PARAMETERS: [(&str, &str, &str); 10] = [
     (
         "name",
         "The branch or tag: not hexadecimal digits alone.",
-        "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        BRANCH,
     ),
     ("path", "The node, its names separated by `/`.", ""),
     ("key", "A key of the Zarr store.", ""),
@@ -36,6 +36,7 @@ const PATH_PARAMETERS: [(&str, &str, &str); 10] = [
     ("id", "What the service called it.", ""),
 ];
 
+const BRANCH: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
 const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 const TRANSACTION: &str = "^[a-z0-9][a-z0-9._-]{0,62}:[0-9a-f]{32}$";
 
@@ -68,9 +69,13 @@ pub(super) fn complete(mut document: Value) -> Value {
         for (method, operation) in operations.as_object_mut().into_iter().flatten() {
             let name = format!("{} {path}", method.to_uppercase());
             name_operation(method, operation);
-            describe_parameters(path, operation);
+            let is_write =
+                matches!(method.as_str(), "put" | "post" | "delete") && !path.contains("/points/");
+            describe_parameters(path, is_write, operation);
             if path.starts_with("/v1/") {
                 add_statuses(path, operation);
+            }
+            if is_write {
                 add_conditions(method, path, operation);
             }
             let mut examples = examples.remove(&name).unwrap_or_default();
@@ -94,25 +99,33 @@ fn flatten_schemas(document: &mut Value) {
     let Some(schemas) = document["components"]["schemas"].as_object_mut() else {
         return;
     };
-    let parts = schemas.clone();
+    let named = schemas.clone();
     for schema in schemas.values_mut() {
-        let all = schema.as_object_mut().and_then(|own| own.remove("allOf"));
-        let Some(Value::Array(all)) = all else {
-            continue;
-        };
-        let (mut properties, mut required) = (Map::new(), Vec::new());
-        for part in &all {
-            let name = part["$ref"].as_str();
-            let name = name.and_then(|link| link.rsplit('/').next());
-            let part = name.and_then(|name| parts.get(name)).unwrap_or(part);
-            properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
-            required.extend(part["required"].as_array().cloned().unwrap_or_default());
+        flatten(schema, &named);
+        let choices = schema.get_mut("oneOf").and_then(Value::as_array_mut);
+        for choice in choices.into_iter().flatten() {
+            flatten(choice, &named);
         }
-        schema["type"] = json!("object");
-        schema["properties"] = Value::Object(properties);
-        schema["required"] = Value::Array(required);
-        schema["additionalProperties"] = json!(false);
     }
+}
+
+fn flatten(schema: &mut Value, named: &Map<String, Value>) {
+    let parts = schema.as_object_mut().and_then(|own| own.remove("allOf"));
+    let Some(Value::Array(parts)) = parts else {
+        return;
+    };
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    for part in &parts {
+        let name = part["$ref"].as_str();
+        let name = name.and_then(|link| link.rsplit('/').next());
+        let part = name.and_then(|name| named.get(name)).unwrap_or(part);
+        properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
+        required.extend(part["required"].as_array().cloned().unwrap_or_default());
+    }
+    schema["type"] = json!("object");
+    schema["properties"] = Value::Object(properties);
+    schema["required"] = Value::Array(required);
+    schema["additionalProperties"] = json!(false);
 }
 
 /// Ids are names of handlers, which are unique in their module, which is the tag.
@@ -131,7 +144,7 @@ fn parameters(operation: &mut Value) -> impl Iterator<Item = &mut Value> {
         .flatten()
 }
 
-fn describe_parameters(path: &str, operation: &mut Value) {
+fn describe_parameters(path: &str, is_write: bool, operation: &mut Value) {
     for parameter in parameters(operation) {
         let known = PATH_PARAMETERS
             .iter()
@@ -145,6 +158,7 @@ fn describe_parameters(path: &str, operation: &mut Value) {
         let pattern = match *name {
             "id" if path.starts_with("/v1/transactions/") => TRANSACTION,
             "id" => UUID,
+            "reference" if is_write => BRANCH,
             _ => pattern,
         };
         if !pattern.is_empty() {
@@ -165,9 +179,6 @@ fn add_statuses(path: &str, operation: &mut Value) {
 
 /// The headers that make a write happen once, or only where the client last looked.
 fn add_conditions(method: &str, path: &str, operation: &mut Value) {
-    if !matches!(method, "put" | "post" | "delete") || path.contains("/points/") {
-        return;
-    }
     let branch_moves = path.contains("/refs/")
         || ["/merge", "/reset", "/revert", "/cherry-pick", "/commit"]
             .iter()

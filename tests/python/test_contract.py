@@ -1,0 +1,104 @@
+"""The OpenAPI document is true: schemathesis asks for what it allows and what it does not.
+
+Two runs: one with names of its own, where every check holds; one with names that exist, which gets
+further into each operation. A slice that the schema allows may still be no slice, so the second does
+not ask that whatever the schema allows is accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from service import Server, ServerProcess, run
+
+pytestmark = pytest.mark.once
+
+# What a request that keeps to the schema may be told, besides what schemathesis expects: nothing at a
+# Zarr key of a repository that is not there (410), a commit that is not the head (412), a key that
+# stands for another request (422). Slashes within a path cannot be said in OpenAPI.
+CONFIG = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", 401, 403, 404, 409, 410, 412, 422, 429, 503]
+
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 410, 412, 415, 422, 429, 503]
+
+[[operations]]
+include-operation-id = "uploads_store"
+# The hash of something else.
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 422, 503]
+
+[parameters]
+"path.path" = "t2m"
+"path.key" = "zarr.json"
+"path.tile" = "checkpoint"
+"""
+NAMES = """
+"path.repository" = "demo"
+"path.reference" = "main"
+"path.from" = "main"
+"path.to" = "main"
+"path.sequence" = 1
+"""
+# Events of a job go on for as long as it does.
+ENDLESS = "/events$"
+
+
+@pytest.fixture
+def served(tmp_path: Path):
+    store = tmp_path / "store"
+    run("repo", "create", "demo", "--store", store)
+    process = ServerProcess(store)
+    try:
+        array = {"shape": [4, 3], "data_type": "float32", "chunks": [2, 3], "dimension_names": ["time", "lat"]}
+        url = f"{process.server.url}/v1/repos/demo/refs/main"
+        requests.put(f"{url}/nodes/t2m", json=array, timeout=10).raise_for_status()
+        values = {"content-type": "application/octet-stream"}
+        requests.put(f"{url}/data/t2m", bytes(48), headers=values, timeout=10).raise_for_status()
+        yield process.server
+    finally:
+        process.stop()
+
+
+def schemathesis(url: str, config: Path, *arguments: str) -> str:
+    command = [Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run", f"{url}/openapi.json"]
+    options = ["--exclude-path-regex", ENDLESS, "--continue-on-failure", "--seed", "1", "--max-examples", "2"]
+    done = subprocess.run([*command, *options, *arguments], capture_output=True, text=True, timeout=600)
+    assert "Tested:" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout[-20000:]
+    return done.stdout
+
+
+def test_what_the_document_says_is_so(served: Server, tmp_path: Path) -> None:
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(CONFIG)
+    schemathesis(served.url, config, "--phases", "examples,coverage,fuzzing")
+
+
+def test_nothing_else_happens_to_names_that_exist(served: Server, tmp_path: Path) -> None:
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(CONFIG + NAMES)
+    # It would be gone for the operations that come after.
+    keep = ["--exclude-method", "DELETE", "--exclude-checks", "positive_data_acceptance"]
+    schemathesis(served.url, config, "--phases", "coverage,fuzzing", *keep)
+
+
+def test_the_document_is_valid_and_has_examples(served: Server) -> None:
+    from openapi_spec_validator import validate
+
+    document = json.loads(requests.get(f"{served.url}/openapi.json", timeout=10).content)
+    validate(document)
+    ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(ids) == len(set(ids))
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            # Values of an array are more often sent in binary.
+            if body is not None and "/data/" not in path:
+                assert "example" in body, f"{method} {path}"
