@@ -176,6 +176,17 @@ install_zarrita() {
     cp $folder/package-lock.json $folder/node_modules/installed-lock.json
 }
 
+# Azure Blob Storage for the tests, where npm is at hand. What it would reach databases with is left out:
+# it keeps its objects in memory.
+install_azurite() {
+    command -v npm >/dev/null || return 0
+    folder=tests/azurite
+    if cmp -s $folder/package-lock.json $folder/node_modules/installed-lock.json; then return 0; fi
+    say "installing Azurite"
+    npm ci --silent --omit=optional --prefix $folder || { say "no Azurite: its tests will say that they were skipped"; return 0; }
+    cp $folder/package-lock.json $folder/node_modules/installed-lock.json
+}
+
 case "${1:-}" in
     build) what=build ;;
     test) what=test ;;
@@ -184,4 +195,4 @@ esac
 # shellcheck disable=SC2086 # one word a package
 install_packages $packages
 install_rust
-[ "$what" = build ] || { install_python; install_minio; install_zarrita; }
+[ "$what" = build ] || { install_python; install_minio; install_zarrita; install_azurite; }

@@ -403,6 +403,7 @@ impl From<storage::Error> for Failure {
             | storage::Error::Clock { .. }
             | storage::Error::Unstaged { .. } => Self::busy(detail),
             storage::Error::Inconsistent { .. } => Self::signing(detail),
+            storage::Error::ReadOnly => Self::forbidden(detail),
             storage::Error::Changed { .. } => {
                 Self::original("original-changed", StatusCode::BAD_GATEWAY, detail)
             }

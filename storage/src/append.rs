@@ -129,7 +129,11 @@ impl Repository {
             if matches!(put, Ok(Put::Created)) {
                 return Ok(true);
             }
-            let refused = matches!(&put, Err(Error::Store { source, .. }) if is_refusal(source));
+            let refused = match &put {
+                Err(Error::Store { source, .. }) => is_refusal(source),
+                Err(Error::ReadOnly) => true,
+                _ => false,
+            };
             may_have_landed |= !refused;
             let reason = match (self.store().get(&key).await, put) {
                 (Ok(Some(found)), _) if found != bytes => return Ok(false),

@@ -400,6 +400,7 @@ fn is_own_fault(error: &Error) -> bool {
         | Error::Changed { .. }
         | Error::Forbidden { .. }
         | Error::Unreachable { .. }
+        | Error::ReadOnly
         | Error::Store { .. } => false,
     }
 }

@@ -44,6 +44,16 @@ pub(crate) struct DurableDirectory {
 #[error("nothing was written")]
 pub(crate) struct NotWritten(#[source] io::Error);
 
+impl NotWritten {
+    /// Whether the system does not let this process write there.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(
+            self.0.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        )
+    }
+}
+
 impl DurableDirectory {
     /// The directory `root`.
     pub(crate) fn new(root: &FsPath) -> io::Result<Self> {

@@ -167,6 +167,9 @@ pub enum Error {
         /// What its server or the system said.
         reason: String,
     },
+    /// The store is served for reading alone. Nothing was written.
+    #[error("the store is read-only here")]
+    ReadOnly,
     /// A path, shape, selection or document that is not valid.
     #[error(transparent)]
     Array(#[from] array::Error),

@@ -15,8 +15,10 @@
 //!
 //! Spec: `docs/format.md`.
 
+mod advice;
 mod append;
 mod backend;
+mod bucket;
 mod build;
 mod changes;
 mod chunk_changes;
@@ -46,6 +48,7 @@ mod object;
 mod outbox;
 mod page;
 mod page_cache;
+mod probe;
 pub mod proof;
 mod radix;
 mod reads;
@@ -67,7 +70,9 @@ mod uploads;
 mod verify;
 mod versions;
 
+pub use advice::advice;
 pub use array::ChunkKind;
+pub use bucket::{Finding, InitOptions, Outcome, check_store, init_store};
 pub use commit::Commit;
 pub use conflict::{Conflict, ConflictKind, OnConflict, Policies};
 pub use error::Error;
@@ -79,6 +84,7 @@ pub use object::{CommitId, object_key, shard_key};
 pub use outbox::Outbox;
 pub use page::{ChunkRow, Location};
 pub use refs::{Moved, Resolved};
+pub use probe::Probe;
 pub use repository::{Repository, Summarize, list_repositories};
 pub use shared::{SharedTransaction, TransactionId, TransactionState};
 pub use snapshot::{ArrayNode, GroupNode, Node, Snapshot, statistics_metadata};

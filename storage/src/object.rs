@@ -25,6 +25,9 @@ impl FromStr for CommitId {
     }
 }
 
+/// The folder of shards.
+pub(crate) const SHARDS: &str = "shards";
+
 /// Key of the commit, tree, page or document `id`.
 pub fn object_key(id: &Hash) -> String {
     key("objects", id)
@@ -32,7 +35,7 @@ pub fn object_key(id: &Hash) -> String {
 
 /// Key of the shard or plain chunk `id`.
 pub fn shard_key(id: &Hash) -> String {
-    key("shards", id)
+    key(SHARDS, id)
 }
 
 fn key(folder: &str, id: &Hash) -> String {

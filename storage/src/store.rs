@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use object_store::{Attributes, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 use tracing::warn;
 
 use crate::Error;
@@ -19,6 +19,7 @@ use crate::backend::Backend;
 use crate::clock::StoreClock;
 use crate::durable::NotWritten;
 use crate::external::Externals;
+use crate::object::SHARDS;
 
 /// Attempts at writing an object whose outcome is unclear.
 const MAX_ATTEMPTS: u32 = 6;
@@ -44,6 +45,10 @@ pub struct Store {
     is_local: bool,
     clock: StoreClock,
     externals: Externals,
+    /// What shards are stored with.
+    shard_attributes: Attributes,
+    /// Whether writes are refused before they are asked for.
+    is_read_only: bool,
 }
 
 impl fmt::Debug for Store {
@@ -54,10 +59,11 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens the store at `url`: a directory, `file://…`, `memory://`, `s3://bucket/prefix`,
-    /// `gs://…` or `az://…`. Credentials and endpoints of cloud stores come from the environment
-    /// variables of their own tools (`AWS_…`, `GOOGLE_…`, `AZURE_…`).
+    /// `gs://…` or `az://…`. Credentials, endpoints and settings of cloud stores come from the
+    /// environment variables of their own tools (`AWS_…`, `GOOGLE_…`, `AZURE_…`), from where these
+    /// tools look besides, and from `QUARR_SHARD_STORAGE_CLASS`: `docs/stores.md`.
     ///
-    /// A local directory is created when something is written.
+    /// Makes no request. A local directory is created when something is written.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the URL is not understood or the store cannot be set up.
@@ -80,6 +86,8 @@ impl Store {
             is_local: backend.is_local,
             clock: backend.clock,
             externals: Externals::default(),
+            shard_attributes: backend.shard_attributes,
+            is_read_only: false,
         })
     }
 
@@ -92,6 +100,29 @@ impl Store {
             is_local: false,
             clock: StoreClock::default(),
             externals: Externals::default(),
+            shard_attributes: Attributes::default(),
+            is_read_only: false,
+        }
+    }
+
+    /// The same store, of which nothing is changed: whoever tries gets [`Error::ReadOnly`].
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self {
+            is_read_only: true,
+            ..self
+        }
+    }
+
+    /// Whether it is one that [`Store::read_only`] made.
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        match self.is_read_only {
+            true => Err(Error::ReadOnly),
+            false => Ok(()),
         }
     }
 
@@ -143,10 +174,27 @@ impl Store {
     /// Creates `key`, unless it exists.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store failed or gave no clear answer.
+    /// [`Error::Store`] if the store failed or gave no clear answer; [`Error::ReadOnly`].
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<Put, Error> {
+        self.put_with(key, bytes, Attributes::default()).await
+    }
+
+    /// The same for an object with what shards are stored with.
+    pub(crate) async fn put_as_shard(&self, key: &str, bytes: Bytes) -> Result<Put, Error> {
+        let attributes = self.shard_attributes.clone();
+        self.put_with(key, bytes, attributes).await
+    }
+
+    async fn put_with(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        attributes: Attributes,
+    ) -> Result<Put, Error> {
+        self.check_writable()?;
         let options = PutOptions {
             mode: PutMode::Create,
+            attributes,
             ..Default::default()
         };
         match self
@@ -183,7 +231,12 @@ impl Store {
             let other = || "another object has this name".to_owned();
             is_same.then_some(()).ok_or_else(other)
         };
-        self.put_settled(key, bytes, self.is_local, check).await
+        let attributes = match key.starts_with(SHARDS) {
+            true => self.shard_attributes.clone(),
+            false => Attributes::default(),
+        };
+        self.put_settled(key, bytes, attributes, self.is_local, check)
+            .await
     }
 
     /// Creates an object that never changes but whose bytes may differ from those found there:
@@ -204,7 +257,8 @@ impl Store {
             Found::Bytes(found) => check(found),
             Found::Length(_) => Ok(()),
         };
-        self.put_settled(key, bytes, true, check).await
+        self.put_settled(key, bytes, Attributes::default(), true, check)
+            .await
     }
 
     /// Creates an object whose name allows one content only: an unclear outcome is settled by
@@ -213,6 +267,7 @@ impl Store {
         &self,
         key: &str,
         bytes: Bytes,
+        attributes: Attributes,
         compares_bytes: bool,
         check: F,
     ) -> Result<(), Error>
@@ -221,8 +276,10 @@ impl Store {
     {
         let mut attempts = Attempts::default();
         loop {
-            let put = match self.put_if_absent(key, bytes.clone()).await {
+            let put = self.put_with(key, bytes.clone(), attributes.clone()).await;
+            let put = match put {
                 Ok(Put::Created) => return Ok(()),
+                Err(Error::ReadOnly) => return Err(Error::ReadOnly),
                 Err(Error::Store { key, source }) if is_refusal(&source) => {
                     return Err(Error::Store { key, source });
                 }
@@ -272,8 +329,9 @@ impl Store {
     /// Writes `key`, replacing what was there. For hints only.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store failed.
+    /// [`Error::Store`] if the store failed; [`Error::ReadOnly`].
     pub async fn overwrite(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
+        self.check_writable()?;
         let failed = |source| Error::Store {
             key: key.to_owned(),
             source,
@@ -456,8 +514,9 @@ impl Store {
     /// Deletes these objects; those that are gone already are no error.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store failed.
+    /// [`Error::Store`] if the store failed; [`Error::ReadOnly`].
     pub async fn delete(&self, keys: Vec<String>) -> Result<(), Error> {
+        self.check_writable()?;
         let locations: Vec<_> = keys.iter().map(|key| Ok(self.location(key))).collect();
         let results: Vec<_> = self
             .objects

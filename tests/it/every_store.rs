@@ -1,4 +1,5 @@
-//! The rules for changes made at the same time, on every kind of store: no update is lost silently.
+//! What must hold on every kind of store: the promises repositories rest on, what people do, and the
+//! rules for changes made at the same time, by which no update is lost silently.
 //!
 //! Each rule is tried in a part of the bucket of its own, through two repositories that share nothing
 //! but the store, and checked through a third.
@@ -6,7 +7,7 @@
 use array::{Bounds, DataType, Elements, NodePath, Region, Selection, Tensor};
 use compute::cf::Decode;
 use quarr_tests::arrays::SampleArray;
-use quarr_tests::servers::{GoogleFake, S3Server};
+use quarr_tests::servers::{Kind, Server};
 use query::Engine;
 use serde_json::json;
 use storage::{
@@ -15,6 +16,7 @@ use storage::{
 };
 
 use crate::support::{commit, engine, head, reader, select};
+use crate::{store_promises, store_uses};
 
 /// Arrays `a` and `b`: 16 numbers in shards of 8 and inner chunks of 2; group `g`: one node.
 async fn create(store: &Store) -> Repository {
@@ -275,41 +277,89 @@ async fn metadata_against_data(store: &Store) {
     assert_eq!((left.array("a")[4], left.scale), (-1, json!(null)));
 }
 
-async fn every_rule(store: Store) {
-    shrink_against_write(&store).await;
-    write_skew(&store).await;
-    delete_against_create(&store).await;
-    inner_chunks(&store).await;
-    metadata_against_data(&store).await;
+async fn every_rule(store: &Store) {
+    shrink_against_write(store).await;
+    write_skew(store).await;
+    delete_against_create(store).await;
+    inner_chunks(store).await;
+    metadata_against_data(store).await;
 }
 
-#[tokio::test]
-async fn the_rules_hold_on_a_local_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path().to_str().unwrap()).unwrap();
-    every_rule(store).await;
+/// Writers of one object, and how often they race where every change is tested; the long test has a
+/// hundred rounds.
+const WRITERS: usize = 32;
+const ROUNDS: usize = 8;
+
+async fn start(kind: Kind) -> Option<Server> {
+    let server = Server::start(kind).await.unwrap();
+    if server.is_none() {
+        println!("skipped: {kind:?} is not installed");
+    }
+    server
 }
 
-#[tokio::test]
-async fn the_rules_hold_on_moto() {
-    let Some(server) = S3Server::moto().unwrap() else {
-        println!("skipped: moto is not installed");
+/// Races of writers in a part of the store, from four clients.
+async fn races(server: &Server, rounds: usize) {
+    let name = format!("races-{rounds}");
+    let stores = [(); 4].map(|()| server.store(&name).unwrap());
+    store_promises::one_writer_wins(&stores, WRITERS, rounds).await;
+}
+
+/// Everything that must hold on a store. One part comes after the other, so that its server starts
+/// once.
+async fn everything(kind: Kind) {
+    let Some(server) = start(kind).await else {
         return;
     };
-    every_rule(server.store("rules").unwrap()).await;
+    store_promises::objects_come_and_go(&server.store("promises").unwrap()).await;
+    store_promises::probes_find_it_sound(&server.store("promises").unwrap()).await;
+    races(&server, ROUNDS).await;
+    every_rule(&server.store("rules").unwrap()).await;
+    store_uses::refs_are_made_once(&server.store("uses").unwrap()).await;
+    store_uses::garbage_goes(&server.store("uses").unwrap()).await;
+    store_uses::files_come_and_go(&server.store("uses").unwrap()).await;
 }
 
 #[tokio::test]
-async fn the_rules_hold_on_minio() {
-    let Some(server) = S3Server::minio().unwrap() else {
-        println!("skipped: MinIO is not installed");
-        return;
-    };
-    every_rule(server.store("rules").unwrap()).await;
+async fn everything_holds_on_a_local_disk() {
+    everything(Kind::Local).await;
 }
 
 #[tokio::test]
-async fn the_rules_hold_on_google_cloud_storage() {
-    let server = GoogleFake::start().await.unwrap();
-    every_rule(server.store("rules").unwrap()).await;
+async fn everything_holds_on_moto() {
+    everything(Kind::Moto).await;
+}
+
+#[tokio::test]
+async fn everything_holds_on_minio() {
+    everything(Kind::Minio).await;
+}
+
+#[tokio::test]
+async fn everything_holds_on_azurite() {
+    everything(Kind::Azurite).await;
+}
+
+#[tokio::test]
+async fn everything_holds_on_google_cloud_storage() {
+    everything(Kind::Google).await;
+}
+
+/// The same races, more often.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute; make bench runs it"]
+async fn one_of_many_writers_wins_a_hundred_races_on_every_store() {
+    for kind in [
+        Kind::Local,
+        Kind::Moto,
+        Kind::Minio,
+        Kind::Azurite,
+        Kind::Google,
+    ] {
+        if let Some(server) = start(kind).await {
+            let started = std::time::Instant::now();
+            races(&server, 100).await;
+            println!("{kind:?}: {:.1} s", started.elapsed().as_secs_f64());
+        }
+    }
 }

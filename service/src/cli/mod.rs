@@ -28,6 +28,7 @@ mod proofs;
 mod reference;
 mod serve;
 mod sizes;
+mod store;
 mod transfer;
 mod upkeep;
 mod verify;
@@ -209,6 +210,9 @@ enum Command {
     Key(keys::KeyCommand),
     /// Check a service from outside: its signatures, that its log only grows, and some of its data.
     Audit(audit::AuditArgs),
+    /// Make and check stores.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Print the OpenAPI document.
     #[command(hide = true)]
     Openapi,
@@ -433,6 +437,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
                 return Err(Failed(reason));
             }
             let store = Store::open(&place.store())?.with_externals(args.externals()?);
+            let store = store::fit_to_serve(store, args.is_read_only()).await?;
             let costs = sizes::measured_costs(&store).await;
             let (engine, limits) = place.sizes.engine(costs)?;
             let state = State::new(store, engine, limits);
@@ -507,6 +512,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
             "{}",
             serde_json::to_string_pretty(&http::openapi_document())?
         ),
+        Command::Store(command) => return store::run(command, as_json).await,
         Command::Service(command) => {
             let run = async |client: &Client| request(client, command, as_json).await;
             over_service(place, run).await?;

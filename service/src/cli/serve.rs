@@ -28,6 +28,10 @@ pub(super) struct ServeArgs {
     /// Serve anyone who reaches the address, under any host name, without authentication.
     #[arg(long)]
     insecure: bool,
+    /// Serve reads alone, with credentials that need not allow anything else; writes and jobs are
+    /// refused.
+    #[arg(long, env = "QUARR_READ_ONLY")]
+    read_only: bool,
     #[command(flatten)]
     allow: AllowArgs,
     /// Most jobs, such as imports, that are worked on at once; others wait.
@@ -42,6 +46,11 @@ impl ServeArgs {
     /// Reads what the service may read outside its store.
     pub(super) fn externals(&self) -> Result<Externals, Failed> {
         self.allow.externals()
+    }
+
+    /// Whether nothing is written.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// How the server works on jobs.
@@ -78,8 +87,10 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
     // Whoever reads the line below may stop the process at once.
     let stop = StopSignals::listen()?;
     out!("Quarr serves {} at http://{address}", state.store().url());
-    tokio::spawn(keep_publishing(state.clone()));
-    tokio::spawn(keep_adopting(state.clone()));
+    if !state.store().is_read_only() {
+        tokio::spawn(keep_publishing(state.clone()));
+        tokio::spawn(keep_adopting(state.clone()));
+    }
     let router = http::router(state);
     let router = match args.insecure {
         true => router,

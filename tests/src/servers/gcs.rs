@@ -16,7 +16,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::json;
 use storage::Store;
 
-use super::BUCKET;
+use super::{BUCKET, open};
 
 #[derive(Debug)]
 struct Object {
@@ -66,6 +66,18 @@ impl GoogleFake {
     /// # Errors
     /// As [`Store::open_with`].
     pub fn store(&self, name: &str) -> Result<Store, storage::Error> {
+        open(&Self::url(name), &self.settings())
+    }
+
+    /// What the part of its bucket of this name is opened as.
+    #[must_use]
+    pub fn url(name: &str) -> String {
+        format!("gs://{BUCKET}/{name}")
+    }
+
+    /// What [`Store::open_with`] takes for it.
+    #[must_use]
+    pub fn settings(&self) -> [(&'static str, String); 2] {
         // A key that says where the store is and that it wants no token.
         let key = json!({
             "client_email": "",
@@ -74,13 +86,10 @@ impl GoogleFake {
             "private_key": "",
             "private_key_id": "",
         });
-        Store::open_with(
-            &format!("gs://{BUCKET}/{name}"),
-            &[
-                ("google_service_account_key", &key.to_string()),
-                ("allow_http", "true"),
-            ],
-        )
+        [
+            ("google_service_account_key", key.to_string()),
+            ("allow_http", "true".into()),
+        ]
     }
 }
 
