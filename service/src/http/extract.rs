@@ -274,4 +274,4 @@ pub(crate) fn idempotency(
 }
 
 /// axum's default limit of a body.
-const MAX_BODY_BYTES: u64 = 2_097_152;
+pub(crate) const MAX_BODY_BYTES: u64 = 2_097_152;

@@ -3,8 +3,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    data, explain, jobs, metrics, points, proofs, reduce, refs, repositories, tlog, transactions,
-    uploads, versions, writes, zarr,
+    data, explain, jobs, metrics, points, proofs, reduce, refs, repositories, status, tlog,
+    transactions, uploads, versions, writes, zarr,
 };
 use crate::error::Problem;
 
@@ -23,6 +23,7 @@ use crate::error::Problem;
         repositories::live,
         repositories::ready,
         repositories::limits,
+        status::status,
         refs::list_branches,
         refs::create_branch,
         refs::delete_branch,
