@@ -325,6 +325,8 @@ struct Times {
     is_http2: Option<bool>,
     /// Since when the client has to take something, and what was written by then.
     blocked: Option<(Instant, u64)>,
+    /// What was written when it was last looked at.
+    written: u64,
 }
 
 /// What becomes of a connection.
@@ -350,6 +352,7 @@ impl Activity {
                 head: Some(now),
                 is_http2: None,
                 blocked: None,
+                written: 0,
             }),
         }
     }
@@ -363,8 +366,9 @@ impl Activity {
             return;
         }
         let mut times = self.times();
-        // The preface of HTTP/2 begins so, and no method of HTTP/1.1 does.
-        let is_http2 = *times.is_http2.get_or_insert(bytes.starts_with(b"PR"));
+        // The preface of HTTP/2 begins so, and no request of HTTP/1.1 does.
+        let begins_http2 = bytes.starts_with(b"PRI ");
+        let is_http2 = *times.is_http2.get_or_insert(begins_http2);
         if !is_http2 && times.head.is_none() {
             times.head = Some(Instant::now());
         }
@@ -386,8 +390,13 @@ impl Activity {
             } else if now - since >= limits.progress_timeout {
                 return Verdict::Cut(Refused::SlowReader);
             }
-        } else {
-            times.blocked = None;
+            // The end of an answer is on its way, though its request has ended here.
+            return Verdict::Keep;
+        }
+        times.blocked = None;
+        if written != times.written {
+            times.written = written;
+            times.idle = now;
         }
         if self.requests.load(Ordering::Relaxed) > 0 {
             return Verdict::Keep;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use array::{NodePath, Region};
 use chrono::{TimeDelta, Utc};
 use clap::Args;
 use serde_json::{Value, json};
-use storage::{Put, RepoName, Repository, Store};
+use storage::{Location, Node, Put, RepoName, Repository, Snapshot, Store};
 
 use super::client::Client;
 use super::{Failed, Place, print};
@@ -416,17 +417,53 @@ async fn judge_branches(name: &RepoName, repository: &Repository, findings: &mut
         return;
     };
     for (reference, commit) in &head.refs {
-        if let Err(error) = repository.snapshot(*commit).await {
+        let place = format!("{name}@{}", reference.name);
+        let judged = match repository.snapshot(*commit).await {
+            Ok(snapshot) => judge_originals(&place, &snapshot, findings).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = judged {
             findings.wrong(
-                format!(
-                    "{name}@{} cannot be read: {}",
-                    reference.name,
-                    crate::error::chain(&error)
-                ),
+                format!("{place} cannot be read: {}", crate::error::chain(&error)),
                 &format!("quarr verify {name} tells what is lost"),
             );
         }
     }
+}
+
+/// Arrays of a commit whose files elsewhere are looked for.
+const LOOKED_FOR: usize = 256;
+
+/// Whether files elsewhere that arrays refer to are there: that of the first chunk of each.
+async fn judge_originals(
+    place: &str,
+    snapshot: &Snapshot,
+    findings: &mut Findings,
+) -> Result<(), storage::Error> {
+    let nodes = snapshot
+        .walk(snapshot.node(&NodePath::root()).await?)
+        .await?;
+    let arrays = nodes.into_iter().filter_map(|node| match node {
+        Node::Array(array) => Some(array),
+        Node::Group(_) => None,
+    });
+    for array in arrays.take(LOOKED_FOR) {
+        let rank = array.metadata().shape().len();
+        let first = Region::new(vec![0; rank], vec![1; rank])?;
+        for row in array.chunks(&first).await? {
+            if !matches!(row.location, Location::External { .. }) || row.length == 0 {
+                continue;
+            }
+            if let Err(error) = array.chunk_bytes(&row, 0..1).await {
+                let what = crate::error::chain(&error);
+                findings.wrong(
+                    format!("{place}/{}: {what}", array.path()),
+                    "put the file back as it was, or import it again; a server needs --import-allow for it",
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether the newest entry of a log that is signed has been.

@@ -17,21 +17,40 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where below an endpoint traces go. Source: OTLP 1.0, "OTLP/HTTP Request".
 const TRACES: &str = "v1/traces";
 
+/// A variable that is set to something.
+fn named(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// Where traces go: `endpoint`, or what the environment says; `None` if nobody wants them.
 pub fn endpoint(endpoint: Option<&str>) -> Option<Endpoint> {
-    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let is_off = named("OTEL_SDK_DISABLED").is_some_and(|off| off.eq_ignore_ascii_case("true"))
         || named("OTEL_TRACES_EXPORTER").is_some_and(|exporter| exporter == "none");
     match endpoint {
-        Some(endpoint) => Some(Endpoint::At(format!(
-            "{}/{TRACES}",
-            endpoint.trim_end_matches('/')
-        ))),
+        Some(endpoint) => Some(Endpoint::At(traces_at(endpoint))),
         None if is_off => None,
         None => named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
             .or_else(|| named("OTEL_EXPORTER_OTLP_ENDPOINT"))
             .map(|_| Endpoint::OfEnvironment),
     }
+}
+
+/// Where a collector takes traces.
+fn traces_at(collector: &str) -> String {
+    let collector = collector.trim_end_matches('/');
+    match collector.ends_with(TRACES) {
+        true => collector.to_owned(),
+        false => format!("{collector}/{TRACES}"),
+    }
+}
+
+/// How long a request to the collector may take. Source: OpenTelemetry, "OTLP Exporter
+/// Configuration".
+fn timeout() -> Duration {
+    let millis = named("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
+        .or_else(|| named("OTEL_EXPORTER_OTLP_TIMEOUT"))
+        .and_then(|millis| millis.parse().ok());
+    Duration::from_millis(millis.unwrap_or(10_000))
 }
 
 /// Where traces go.
@@ -53,8 +72,9 @@ impl Traces {
     /// # Errors
     /// What is wrong with it or with the environment, in words.
     pub fn to(endpoint: &Endpoint) -> Result<Self, String> {
+        let http = reqwest::Client::builder().timeout(timeout());
         let client = Client {
-            http: reqwest::Client::new(),
+            http: http.build().map_err(|error| error.to_string())?,
             runtime: Handle::current(),
         };
         let exporter = SpanExporter::builder().with_http().with_http_client(client);
@@ -64,10 +84,8 @@ impl Traces {
         };
         let exporter = exporter.build().map_err(|error| error.to_string())?;
         let mut resource = Resource::builder();
-        let named = |name: &str| std::env::var(name).unwrap_or_default();
-        if named("OTEL_SERVICE_NAME").is_empty()
-            && !named("OTEL_RESOURCE_ATTRIBUTES").contains("service.name=")
-        {
+        let attributes = named("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+        if named("OTEL_SERVICE_NAME").is_none() && !attributes.contains("service.name=") {
             resource = resource.with_service_name("quarr");
         }
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
@@ -115,5 +133,17 @@ impl HttpClient for Client {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_is_named_with_or_without_the_path_of_traces() {
+        for named in ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"] {
+            assert_eq!(traces_at(named), "http://c:4318/v1/traces");
+        }
     }
 }

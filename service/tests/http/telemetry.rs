@@ -6,7 +6,6 @@ use std::sync::Arc;
 use array::DataType;
 use quarr_tests::arrays::SampleArray;
 use query::{Engine, Settings};
-use serde_json::json;
 use service::http::router;
 use service::state::{Limits, State};
 use storage::{CommitOptions, Repository, Store, Transaction};
@@ -32,12 +31,11 @@ async fn every_metric_is_in_the_documents_and_no_other() {
     let served = families(text.text());
     let document = include_str!("../../../docs/operations.md");
     let rows = document.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split(" | ");
-        let name = cells.next()?.trim_end_matches('`');
+        let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+        let name = cells.next()?.trim_matches('`').to_owned();
+        let (kind, labels) = (cells.next()?.to_owned(), cells.next()?.to_owned());
         let is_metric = name.starts_with("quarr_") || name.starts_with("process_");
-        let kind = cells.next()?.to_owned();
-        let labels = cells.next()?.to_owned();
-        is_metric.then(|| (name.to_owned(), (kind, labels)))
+        is_metric.then_some((name, (kind, labels)))
     });
     let documented: BTreeMap<String, (String, String)> = rows.collect();
     let kinds = documented
@@ -171,32 +169,26 @@ async fn a_node_reads_what_another_has_acknowledged() {
     let sample = sample.unwrap();
     let branch = "main".parse().unwrap();
     let (ask_one, ask_other) = (Service::of(router(one)), Service::of(router(other)));
-    // The other knows the branch before each commit, so that it could answer with what it knows.
-    for round in 0..20_u32 {
-        let before = ask_other.json(MAIN).await["commit"].clone();
-        let transaction = Transaction::begin(&repository, &branch).await.unwrap();
-        match round {
-            0 => sample.store(&transaction).await.unwrap(),
-            _ => {
-                let attributes = json!({ "round": round });
-                let body = json!({ "attributes": attributes }).to_string();
-                drop(transaction);
-                let path = format!("{MAIN}/nodes/x");
-                let put = [("content-type", "application/json")];
-                let answer = ask_one.ask("PUT", &path, &put, body).await;
-                assert!(answer.status.is_success(), "{:?}", answer.body);
-                let found = ask_other.json(&path).await;
-                assert_eq!(found["metadata"]["attributes"]["round"], round, "{found}");
-                continue;
-            }
-        }
-        let options = CommitOptions {
-            author: "ada".into(),
-            ..CommitOptions::default()
+    let transaction = Transaction::begin(&repository, &branch).await.unwrap();
+    sample.store(&transaction).await.unwrap();
+    let options = CommitOptions {
+        author: "ada".into(),
+        ..CommitOptions::default()
+    };
+    transaction.commit(options).await.unwrap();
+    let octets = [("content-type", "application/octet-stream")];
+    let cell = format!("{MAIN}/data/x?slice=0:1");
+    // Each knows the branch as it was before, and could answer with that.
+    for round in 1..30_u8 {
+        let (writes, reads) = match round % 2 {
+            0 => (&ask_one, &ask_other),
+            _ => (&ask_other, &ask_one),
         };
-        let commit = transaction.commit(options).await.unwrap();
-        let after = ask_other.json(MAIN).await["commit"].clone();
-        assert_eq!(after, commit.to_string());
-        assert_ne!(before, after);
+        let value = char::from(round).to_string();
+        let answer = writes.ask("PUT", &cell, &octets, &value).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        let commit = writes.json(MAIN).await["commit"].clone();
+        assert_eq!(reads.get(&cell).await.body.as_ref(), [round]);
+        assert_eq!(reads.json(MAIN).await["commit"], commit);
     }
 }
