@@ -127,7 +127,7 @@ struct Pieces<T> {
 }
 
 impl<T> Pieces<T> {
-    fn new(
+    fn over(
         pieces: BoxStream<'static, Result<T>>,
         request: Request,
         size: fn(&T) -> u64,
@@ -225,7 +225,7 @@ impl ObjectStore for Metered {
         result.payload = match result.payload {
             GetResultPayload::Stream(pieces) => {
                 let size = |piece: &Bytes| piece.len() as u64;
-                GetResultPayload::Stream(Pieces::new(pieces, request, size))
+                GetResultPayload::Stream(Pieces::over(pieces, request, size))
             }
             // Read in one go by whoever has it; a stream of it would be read in small pieces.
             file @ GetResultPayload::File(..) => {
@@ -267,7 +267,7 @@ impl ObjectStore for Metered {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let key = prefix.map_or("", Path::as_ref);
         let request = self.begin(Operation::List, key);
-        Pieces::new(self.objects.list(prefix), request, |_| 0)
+        Pieces::over(self.objects.list(prefix), request, |_| 0)
     }
 
     fn list_with_offset(
@@ -277,7 +277,7 @@ impl ObjectStore for Metered {
     ) -> BoxStream<'static, Result<ObjectMeta>> {
         let request = self.begin(Operation::List, prefix.map_or("", Path::as_ref));
         let listed = self.objects.list_with_offset(prefix, offset);
-        Pieces::new(listed, request, |_| 0)
+        Pieces::over(listed, request, |_| 0)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
