@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use storage::observation::{Observation, note};
+
 /// What can be found in a cache, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
@@ -51,10 +53,12 @@ fn get(count: &AtomicU64) -> u64 {
 impl Counters {
     pub(crate) fn hit(&self, tier: Tier) {
         add(&self.hits[tier as usize], 1);
+        note(Observation::hit);
     }
 
     pub(crate) fn miss(&self, tier: Tier) {
         add(&self.misses[tier as usize], 1);
+        note(Observation::miss);
     }
 
     pub(crate) fn request(&self, bytes: u64) {

@@ -132,6 +132,12 @@ impl Engine {
         (used, self.budget.total_bytes())
     }
 
+    /// Threads that decode and compute: all, those at work now, and pieces of work that wait for one.
+    pub fn threads(&self) -> (u64, u64, u64) {
+        let (queued, busy) = self.pool.load();
+        (self.pool.threads() as u64, busy, queued)
+    }
+
     /// Requests that wait for memory now, and those refused for want of it since the start.
     pub fn queue(&self) -> (u64, u64) {
         self.budget.queue()

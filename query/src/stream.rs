@@ -8,7 +8,9 @@ use array::{DataType, Elements, ResolvedSelection, shape};
 use bytes::Bytes;
 use compute::cf::{CfDecoder, Decode};
 use futures::stream::{Stream, StreamExt as _};
+use storage::observation::{self, carried};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::budget::Reservation;
 use crate::cuts::Cuts;
@@ -83,11 +85,13 @@ impl Engine {
             .map(move |cut| {
                 let (engine, array) = (engine.clone(), array.clone());
                 let (selection, reservation) = (whole.part(&cut), reservation.clone());
-                Task(tokio::spawn(async move {
+                let read = async move {
                     engine
                         .read_piece(&array, &selection, decode, &reservation)
                         .await
-                }))
+                };
+                let read = carried(observation::current(), read);
+                Task(tokio::spawn(read.in_current_span()))
             })
             .buffered(AHEAD);
         Ok(Pieces {

@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
+use crate::telemetry::trace;
+
 /// A problem, as it is sent.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
@@ -27,6 +29,9 @@ pub struct Problem {
     /// Names that exist and look like the one that does not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suggestions: Vec<String>,
+    /// The trace of the request: what answers and logs name it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// Everything both sides of a conflict changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conflicts: Vec<ConflictInfo>,
@@ -84,6 +89,7 @@ impl Failure {
             parameter: None,
             limit: None,
             suggestions: Vec::new(),
+            trace_id: None,
             conflicts: Vec::new(),
         };
         Self {
@@ -240,6 +246,52 @@ impl Failure {
         Self::new(status, "busy", title, detail.clone()).because(detail)
     }
 
+    /// There are more requests than the service takes at once.
+    pub fn overloaded(limit: u64, detail: impl Into<String>) -> Self {
+        let title = "The service has too much to do";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "overloaded", title, detail).limited(limit)
+    }
+
+    /// The service ends soon.
+    pub fn draining() -> Self {
+        let title = "The service ends soon";
+        let detail = "this server takes nothing new: ask another one";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", title, detail)
+    }
+
+    /// The URL is longer than any may be.
+    pub fn url_too_long(limit: u64, found: u64) -> Self {
+        let title = "The URL is too long";
+        let detail = format!("{found} bytes, the most is {limit}: long lists go into a body");
+        Self::new(StatusCode::URI_TOO_LONG, "url-too-long", title, detail).limited(limit)
+    }
+
+    /// There are more headers, or longer ones, than any request may have.
+    pub fn headers_too_large(limit: u64, detail: impl Into<String>) -> Self {
+        let title = "The headers are too large";
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        Self::new(status, "headers-too-large", title, detail).limited(limit)
+    }
+
+    /// The body of the request came too slowly.
+    pub fn slow_body(least: u64, window: std::time::Duration) -> Self {
+        let title = "The body came too slowly";
+        let window = humantime::format_duration(window);
+        let detail = format!("fewer than {least} bytes came in {window}: send it again");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "slow-body", title, detail).limited(least)
+    }
+
+    /// The answer was not there in time.
+    pub fn deadline(after: std::time::Duration) -> Self {
+        let title = "The request took too long";
+        let detail = format!(
+            "there was no answer after {}: ask for less, or for a job; a write may have gone through",
+            humantime::format_duration(after)
+        );
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", title, detail)
+    }
+
     /// An idempotency key was used for something else.
     pub fn key_reused(key: &str) -> Self {
         let error = storage::Error::KeyReused { key: key.into() };
@@ -282,6 +334,11 @@ impl Failure {
         self
     }
 
+    fn limited(mut self, limit: u64) -> Self {
+        self.problem.limit = Some(limit);
+        self
+    }
+
     fn because(mut self, cause: String) -> Self {
         self.cause = Some(cause);
         self
@@ -310,7 +367,8 @@ impl Failure {
     /// Logs what a 5xx hides.
     fn log(&self) {
         if let Some(cause) = &self.cause {
-            error!(status = self.problem.status, %cause, "request failed");
+            let trace_id = trace::current_id();
+            error!(status = self.problem.status, trace_id, %cause, "request failed");
         }
     }
 
@@ -322,8 +380,9 @@ impl Failure {
 }
 
 impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
         self.log();
+        self.problem.trace_id = trace::current_id();
         let status =
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.problem).unwrap_or_default();

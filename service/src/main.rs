@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use service::cli::{Cli, run};
+use service::cli::{parse, run};
 
 /// Gives memory back soon: that of the system keeps what many threads have freed.
 #[global_allocator]
@@ -28,7 +27,10 @@ fn main() -> ExitCode {
     if let Some(code) = service::cli::serve_reader() {
         return code;
     }
-    let cli = Cli::parse();
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -55,6 +55,13 @@ impl OpenTransactions {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many are in memory.
+    pub(crate) fn count(&self) -> u64 {
+        let mut used = self.used();
+        used.retain(|_, (_, shared)| shared.strong_count() > 0);
+        used.len() as u64
+    }
+
     /// The transaction `id`, unless it has to be read from the store.
     fn get(&self, id: &str) -> Option<OpenTransaction> {
         let in_use = || {

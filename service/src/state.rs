@@ -15,10 +15,13 @@ use storage::{
 };
 
 use crate::error::Failure;
+use crate::http::admission::Admission;
 use crate::http::gathered::Gathering;
 use crate::jobs::{self, Jobs};
 use crate::open_transactions::{OpenTransaction, OpenTransactions};
+use crate::serving;
 use crate::signing::Signing;
+use crate::telemetry::Telemetry;
 
 /// Bounds on what one request may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,10 @@ struct Inner {
     gathering: Gathering,
     /// Transactions that requests work on.
     transactions: OpenTransactions,
+    /// What the process does and has done.
+    telemetry: Telemetry,
+    /// What clients of a server may take; nothing for a program that asks itself.
+    serving: OnceLock<(serving::Limits, Admission)>,
 }
 
 /// How long an open repository is taken to be the one in the store. Another process may delete it
@@ -137,6 +144,8 @@ impl State {
             jobs: Jobs::default(),
             gathering: Gathering::default(),
             transactions: OpenTransactions::default(),
+            telemetry: Telemetry::default(),
+            serving: OnceLock::new(),
         }))
     }
 
@@ -152,6 +161,29 @@ impl State {
     pub fn with_jobs(self, settings: jobs::Settings) -> Self {
         self.0.jobs.set(settings);
         self
+    }
+
+    /// The same state, of a server whose clients may take so much. The first call counts.
+    #[must_use]
+    pub fn serving_within(self, limits: serving::Limits) -> Self {
+        let most = usize::try_from(limits.requests).unwrap_or(usize::MAX);
+        let _ = self.0.serving.set((limits, Admission::new(most.max(1))));
+        self
+    }
+
+    /// What clients may take, if they are those of a server.
+    pub fn serving(&self) -> Option<&(serving::Limits, Admission)> {
+        self.0.serving.get()
+    }
+
+    /// What the process does and has done.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
+    }
+
+    /// Transactions that are in memory.
+    pub fn transactions_open(&self) -> u64 {
+        self.0.transactions.count()
     }
 
     /// The store.

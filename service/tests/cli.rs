@@ -294,3 +294,93 @@ fn an_exported_directory_is_new() {
             .starts_with(b"\x93NUMPY")
     );
 }
+
+#[test]
+fn a_doctor_says_what_is_wrong_and_where_settings_are_from() {
+    let place = Place::new();
+    place.json(&["import", "day.nc", "--to", "weather"]);
+    let found = place.json(&["doctor"]);
+    assert_eq!(found["healthy"], true, "{found}");
+    let text = found.to_string();
+    for part in ["created once", "1 repositories", "the disk of the store"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(
+        !place.path().join("quarr-data/.quarr/doctor").exists() || {
+            let left = std::fs::read_dir(place.path().join("quarr-data/.quarr/doctor")).unwrap();
+            left.count() == 0
+        }
+    );
+
+    let server = Server::start(&place);
+    let found = place.json(&["doctor", "--server", &server.url]);
+    assert_eq!(found["healthy"], true, "{found}");
+    drop(server);
+    let gone = place.run(&["doctor", "--server", "http://127.0.0.1:9", "--json"]);
+    assert_eq!(gone.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&gone.stdout).unwrap();
+    assert_eq!(found["findings"][0]["health"], "wrong");
+
+    // A commit whose object is gone.
+    let log = place.json(&["log", "weather"]);
+    let head = log[1]["operations"][0]["to"].as_str().unwrap().to_owned();
+    let (folder, name) = head.split_at(2);
+    let objects = place.path().join("quarr-data/weather/objects");
+    std::fs::remove_file(objects.join(folder).join(name)).unwrap();
+    let found = place.run(&["doctor", "--read-only", "--json"]);
+    let text = String::from_utf8(found.stdout).unwrap();
+    assert_eq!(found.status.code(), Some(1), "{text}");
+    assert!(text.contains("weather@main cannot be read"), "{text}");
+}
+
+#[test]
+fn settings_of_a_file_hold_and_wrong_ones_are_refused_at_start() {
+    let place = Place::new();
+    let file = place.path().join("quarr.toml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("store = \"./elsewhere\"\njobs = 3\n[import]\nallow = [\"/data\"]\n");
+    let with_file = |arguments: &[&str]| [&["--config", "quarr.toml"], arguments].concat();
+    let shown = place.json(&with_file(&["config", "show", "--max-requests", "9"]));
+    let row = |flag: &str| {
+        let rows = shown["settings"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["setting"] == flag).unwrap();
+        (
+            row["values"].to_string(),
+            row["source"].as_str().unwrap().to_owned(),
+        )
+    };
+    assert_eq!(
+        row("store"),
+        ("[\"./elsewhere\"]".into(), "quarr.toml:1".into())
+    );
+    assert_eq!(row("jobs"), ("[\"3\"]".into(), "quarr.toml:2".into()));
+    assert_eq!(
+        row("import-allow"),
+        ("[\"/data\"]".into(), "quarr.toml:4".into())
+    );
+    assert_eq!(
+        row("max-requests"),
+        ("[\"9\"]".into(), "--max-requests".into())
+    );
+    let mut command = place.command(&with_file(&["config", "show", "--json"]));
+    let output = command.env("QUARR_JOBS", "5").output().unwrap();
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = shown["settings"].as_array().unwrap();
+    let jobs = rows.iter().find(|row| row["setting"] == "jobs").unwrap();
+    assert_eq!(
+        (&jobs["values"], &jobs["source"]),
+        (&json!(["5"]), &json!("QUARR_JOBS"))
+    );
+    place.json(&with_file(&["repo", "create", "one"]));
+    assert!(place.path().join("elsewhere/one/repo.json").exists());
+
+    write("\nlisten = \"nowhere\"\n");
+    let (code, error) = place.error(&with_file(&["serve"]));
+    assert_eq!(code, 2);
+    assert!(
+        error.contains("quarr.toml:2") && error.contains("nowhere"),
+        "{error}"
+    );
+    let (code, error) = place.error(&["--config", "none.toml", "serve"]);
+    assert!(code == 2 && error.contains("none.toml"), "{error}");
+}

@@ -91,6 +91,7 @@ impl Repository {
                 return Ok(Some(operations));
             }
             losses += 1;
+            self.store().metrics().retried();
             debug!(sequence = entry.sequence, "lost the race for a log entry");
             if started.elapsed() > CONTENTION_TIMEOUT {
                 return Err(Error::Busy {

@@ -13,19 +13,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use array::Hash;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, debug_span, warn};
 
 use crate::build::build;
 use crate::changes::Changes;
 use crate::log::{LogState, Operation, Ref};
 use crate::names::RefName;
+use crate::observation::{self, carried};
 use crate::reads::Reads;
 use crate::rebase::{Sides, rebase};
 use crate::repository::Repository;
 use crate::snapshot::Snapshot;
 use crate::transaction::CommitOptions;
 use crate::uploads::Uploads;
-use crate::{CommitId, Error};
+use crate::{CommitId, Error, TRACE};
 
 /// Most commits in one log entry; it stays far below the size an entry may have.
 const MAX_BATCH: usize = 256;
@@ -86,13 +87,24 @@ impl Repository {
         let write_id = pending.write_id.clone();
         self.queue().waiting().push(Waiting { pending, done });
         let repository = self.clone();
-        tokio::spawn(async move { repository.take_turn().await });
-        outcome.await.unwrap_or_else(|_| {
+        let span = debug_span!(target: TRACE, "commit");
+        let turn = async move { repository.take_turn().await };
+        // Of a group, the trace of the one whose turn it is has its requests.
+        let turn = carried(observation::current(), turn).instrument(span.clone());
+        tokio::spawn(turn);
+        let outcome = outcome.instrument(span).await.unwrap_or_else(|_| {
             Err(Error::Unknown {
                 write_id,
                 reason: "the commit was stopped".into(),
             })
-        })
+        });
+        let metrics = self.store().metrics();
+        match &outcome {
+            Ok(_) => metrics.committed(),
+            Err(Error::Conflict { .. } | Error::HeadMoved { .. }) => metrics.conflicted(),
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// Commits everything that is waiting, once it is this task's turn; nothing if another task has

@@ -43,8 +43,11 @@ mod layout;
 mod log;
 mod looks;
 mod mark;
+mod metered;
+pub mod metrics;
 mod names;
 mod object;
+pub mod observation;
 mod outbox;
 mod page;
 mod page_cache;
@@ -95,3 +98,6 @@ pub use transaction::{CommitOptions, Isolation, Transaction};
 pub use tree::{NodeKind, StatisticsRoot, TreeRow};
 pub use verify::{Damage, Found, Scope, check_unreferenced};
 pub use versions::{Difference, DifferenceKind, NodePair};
+
+/// Target of the spans that make up traces: apart from those of libraries and of the log.
+pub const TRACE: &str = "quarr::trace";

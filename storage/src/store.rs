@@ -20,6 +20,8 @@ use crate::clock::StoreClock;
 use crate::durable::NotWritten;
 use crate::external::Externals;
 use crate::object::SHARDS;
+use crate::metered::Metered;
+use crate::metrics::StoreMetrics;
 
 /// Attempts at writing an object whose outcome is unclear.
 const MAX_ATTEMPTS: u32 = 6;
@@ -49,6 +51,7 @@ pub struct Store {
     shard_attributes: Attributes,
     /// Whether writes are refused before they are asked for.
     is_read_only: bool,
+    metrics: Arc<StoreMetrics>,
 }
 
 impl fmt::Debug for Store {
@@ -79,8 +82,9 @@ impl Store {
     /// [`Error::Invalid`] if the URL or a setting is not understood or the store cannot be set up.
     pub fn open_with(url: &str, settings: &[(&str, &str)]) -> Result<Self, Error> {
         let backend = Backend::open(url, settings)?;
+        let metrics = Arc::<StoreMetrics>::default();
         Ok(Self {
-            objects: backend.objects,
+            objects: Arc::new(Metered::new(backend.objects, metrics.clone())),
             prefix: backend.prefix,
             url: url.into(),
             is_local: backend.is_local,
@@ -88,13 +92,15 @@ impl Store {
             externals: Externals::default(),
             shard_attributes: backend.shard_attributes,
             is_read_only: false,
+            metrics,
         })
     }
 
     /// A store over any back end; `url` is what messages call it.
     pub fn from_objects(objects: Arc<dyn ObjectStore>, url: &str) -> Self {
+        let metrics = Arc::<StoreMetrics>::default();
         Self {
-            objects,
+            objects: Arc::new(Metered::new(objects, metrics.clone())),
             prefix: Path::default(),
             url: url.into(),
             is_local: false,
@@ -102,6 +108,7 @@ impl Store {
             externals: Externals::default(),
             shard_attributes: Attributes::default(),
             is_read_only: false,
+            metrics,
         }
     }
 
@@ -136,6 +143,11 @@ impl Store {
     /// Reads the files elsewhere that its repositories refer to.
     pub fn externals(&self) -> &Externals {
         &self.externals
+    }
+
+    /// What it was asked since it was opened, and how it answered.
+    pub fn metrics(&self) -> &Arc<StoreMetrics> {
+        &self.metrics
     }
 
     /// What the store was opened as.
@@ -322,7 +334,7 @@ impl Store {
     }
 
     /// How far the store's clock is ahead of this machine's, if that is known.
-    pub(crate) fn clock_ahead(&self) -> Option<TimeDelta> {
+    pub fn clock_ahead(&self) -> Option<TimeDelta> {
         self.clock.ahead()
     }
 

@@ -74,6 +74,8 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # There is no balancer that would have to notice.
+            env={"QUARR_DRAIN_DELAY": "0s"} | os.environ,
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:

@@ -114,6 +114,32 @@ def test_a_server_killed_during_an_import_goes_on(noise, undisturbed, tmp_path):
     assert tree(store) == undisturbed
 
 
+def test_a_server_that_is_asked_to_end_hands_its_import_over(noise, undisturbed, tmp_path):
+    store = tmp_path / "store"
+    allow = ["--import-allow", str(noise.parent)]
+    lengths = {"time": 1, "y": 64, "x": 64}
+    process = service.ServerProcess(store, *allow)
+    client = quarr.Client(process.server.url)
+    job = client.import_(noise, "noise", chunks=lengths, shards=lengths, memory_mib=4)
+
+    def begun():
+        info = process.server.get(f"/v1/jobs/{job.id}").json()
+        return info if info["progress"]["chunks"] >= 1 else None
+
+    wait_for(begun, "the first chunk")
+    process.stop()
+    left = newest_job(store)
+    # Not that a process is gone, but that it said so lets others go on.
+    assert left["state"] == "running"
+    assert left["is_free"] and "process" not in left
+    process = service.ServerProcess(store, *allow)
+    info = quarr.Client(process.server.url).job(job.id).wait(timeout_s=DEADLINE_S)
+    process.stop()
+    assert info.report is not None
+    assert "is_free" not in newest_job(store)
+    assert tree(store) == undisturbed
+
+
 def start_import(noise: Path, store: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [service.BIN, "import", noise, "--to", "noise", "--store", store, *CHUNKS, *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

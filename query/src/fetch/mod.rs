@@ -20,7 +20,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use storage::{ChunkKind, ChunkRow, Claim, Flight, Flights, Waiting};
+use storage::observation::note;
+use storage::{ChunkKind, ChunkRow, Claim, Flight, Flights, TRACE, Waiting};
+use tracing::{Instrument as _, debug_span};
 
 use ahead::Courses;
 pub(crate) use footers::Footer;
@@ -219,6 +221,7 @@ impl Fetcher {
         uses_decoded: bool,
     ) -> Result<Located, Error> {
         array.check_kind(row)?;
+        note(|observation| observation.chunks(needed.len() as u64));
         let (wanted, whole) = match row.kind {
             ChunkKind::Plain => (self.plain_wanted(row, needed), None),
             ChunkKind::Shard => {
@@ -470,10 +473,21 @@ impl Fetcher {
         row: &ChunkRow,
         range: Range<u64>,
     ) -> Result<Bytes, Error> {
-        let read = || array.node.chunk_bytes(row, range.clone());
         if is_inline(row) {
-            return Ok(read().await?);
+            return Ok(array.node.chunk_bytes(row, range).await?);
         }
+        let bytes = range.end - range.start;
+        let span = debug_span!(target: TRACE, "fetch", bytes);
+        self.request_now(array, row, range).instrument(span).await
+    }
+
+    async fn request_now(
+        &self,
+        array: &ArrayReader,
+        row: &ChunkRow,
+        range: Range<u64>,
+    ) -> Result<Bytes, Error> {
+        let read = || array.node.chunk_bytes(row, range.clone());
         if let Some(elsewhere) = Elsewhere::of(row) {
             return self.request_elsewhere(array, row, range, &elsewhere).await;
         }

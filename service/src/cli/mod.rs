@@ -17,11 +17,14 @@ macro_rules! out {
 mod audit;
 mod check;
 mod client;
+mod config;
+mod doctor;
 mod embedded;
 mod export;
 mod get;
 mod jobs;
 mod keys;
+mod limits;
 mod meter;
 mod print;
 mod proofs;
@@ -49,6 +52,7 @@ use crate::state::State;
 use crate::target::Target;
 use client::Client;
 
+pub use config::parse;
 pub use embedded::{Sizes, open_embedded};
 
 /// A failed command: one line saying what, where and what to do.
@@ -125,6 +129,12 @@ struct Place {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
+    /// A file of settings, quarr.toml [env: QUARR_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What that file says.
+    #[arg(skip)]
+    configured: config::Configured,
     #[command(flatten)]
     signing: keys::SigningArgs,
     #[command(flatten)]
@@ -154,17 +164,20 @@ impl Place {
         }
     }
 
-    /// The service to ask, if any: one that is named here goes before a store, and what is named
-    /// here before the environment.
+    /// The service to ask, if any: one that is named here goes before a store, what is named here
+    /// before the environment, and that before the file of settings.
     fn server(&self) -> Option<String> {
-        let unnamed = self.store.is_none();
-        let elsewhere = || environment("QUARR_SERVER").filter(|_| unnamed);
-        self.server.clone().or_else(elsewhere)
+        let named = self.store.is_some();
+        let elsewhere = || environment("QUARR_SERVER").filter(|_| !named);
+        let in_environment = named || environment("QUARR_STORE").is_some();
+        let configured = || self.configured.place("server").filter(|_| !in_environment);
+        self.server.clone().or_else(elsewhere).or_else(configured)
     }
 
     fn store(&self) -> String {
         let elsewhere = || environment("QUARR_STORE");
-        let named = self.store.clone().or_else(elsewhere);
+        let configured = || self.configured.place("store");
+        let named = self.store.clone().or_else(elsewhere).or_else(configured);
         named.unwrap_or_else(|| "./quarr-data".to_owned())
     }
 }
@@ -213,6 +226,11 @@ enum Command {
     /// Make and check stores.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Say what a server or a store is doing, what is wrong with it, and what to do.
+    Doctor(doctor::DoctorArgs),
+    /// Show settings and where they are from.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Print the OpenAPI document.
     #[command(hide = true)]
     Openapi,
@@ -513,6 +531,12 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
             serde_json::to_string_pretty(&http::openapi_document())?
         ),
         Command::Store(command) => return store::run(command, as_json).await,
+        Command::Doctor(args) => match place.server() {
+            Some(url) => return doctor::of_server(&url, &args, as_json).await,
+            None => return doctor::of_store(&open_state(place)?, &args, place, as_json).await,
+        },
+        Command::Config(config::ConfigCommand::Show(_)) => config::show(&place.configured, as_json),
+        Command::Config(config::ConfigCommand::Table) => out!("{}", config::table().trim_end()),
         Command::Service(command) => {
             let run = async |client: &Client| request(client, command, as_json).await;
             over_service(place, run).await?;

@@ -1,6 +1,6 @@
 //! `quarr serve`.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,15 +9,18 @@ use clap::Args;
 use storage::Externals;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing::{info, warn};
 
 use super::Failed;
+use super::limits::LimitArgs;
 use super::reference::AllowArgs;
 use super::sizes::parse_bytes;
-use crate::http;
-use crate::jobs::{Settings, keep_adopting};
+use crate::jobs::{Settings, hand_over, keep_adopting};
 use crate::signing::keep_publishing;
 use crate::state::State;
+use crate::telemetry::otlp::{self, Traces};
+use crate::telemetry::{Phase, logs};
+use crate::{http, serving};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -40,6 +43,15 @@ pub(super) struct ServeArgs {
     /// Largest file that may be sent to be imported.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, env = "QUARR_UPLOAD_LIMIT", default_value = "64GiB")]
     upload_limit: u64,
+    /// Requests that take so many milliseconds or more are logged with what they cost
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    slow_query_ms: u64,
+    /// Collector of traces, for instance http://localhost:4318: OTLP over HTTP [default: that of
+    /// OTEL_EXPORTER_OTLP_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl ServeArgs {
@@ -70,16 +82,14 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         );
         return Err(Failed(reason));
     }
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // Lines for people on a terminal, JSON for collectors elsewhere.
-    if std::io::stderr().is_terminal() {
-        log.init();
-    } else {
-        log.json().init();
-    }
+    let traces = otlp::endpoint(args.otlp_endpoint.as_deref());
+    let traces = traces.map(|endpoint| Traces::to(&endpoint)).transpose();
+    let traces = traces.map_err(|reason| Failed(format!("traces cannot be sent: {reason}")))?;
+    logs::begin(traces.as_ref()).map_err(Failed)?;
+    let limits = args.limits.limits();
+    let state = state.serving_within(limits.clone());
+    let slow = Duration::from_millis(args.slow_query_ms);
+    state.telemetry().set_slow(slow);
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
@@ -91,19 +101,47 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         tokio::spawn(keep_publishing(state.clone()));
         tokio::spawn(keep_adopting(state.clone()));
     }
-    let router = http::router(state);
+    let router = http::router(state.clone());
     let router = match args.insecure {
         true => router,
         false => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
     };
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.stopped())
-        .await?;
+    let plain = |stream| std::future::ready(Ok(stream));
+    let ending = tokio::spawn(end(state.clone(), stop, args.limits.drain()));
+    serving::serve(listener, plain, router, state, limits).await;
+    // Jobs may take longer to hand over than requests to end.
+    ending.await?;
+    if let Some(traces) = traces
+        && let Some(reason) = traces.end().await
+    {
+        warn!(%reason, "the last traces are lost");
+    }
     Ok(())
 }
 
-/// How long requests in flight may take after the process was asked to stop.
-const GRACE: Duration = Duration::from_secs(30);
+/// Waits until the process is asked to end, and has it end: it says that it is not ready, goes on for
+/// a while, takes nothing new, hands its jobs over, and finishes what was begun. Asked again, it ends
+/// at once.
+async fn end(state: State, mut stop: StopSignals, (delay, timeout): (Duration, Duration)) {
+    let signal = stop.received().await;
+    tokio::spawn(async move {
+        stop.received().await;
+        std::process::exit(1);
+    });
+    info!(?delay, "asked to end: not ready any more");
+    state.telemetry().enter(Phase::Draining);
+    // Whoever sits at a terminal has no balancer that would have to notice.
+    if signal == SignalKind::terminate() {
+        tokio::time::sleep(delay).await;
+    }
+    state.telemetry().enter(Phase::Stopping);
+    tokio::spawn(async move {
+        tokio::time::sleep(timeout).await;
+        warn!(?timeout, "requests that have not ended are cut");
+        std::process::exit(1);
+    });
+    hand_over(&state).await;
+}
 
 /// The signals that ask the process to stop.
 struct StopSignals {
@@ -120,20 +158,11 @@ impl StopSignals {
         })
     }
 
-    async fn received(&mut self) {
+    /// The next of them.
+    async fn received(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
         }
-    }
-
-    /// Resolves when the process is asked to stop. Requests in flight are then finished, until the
-    /// grace period is over or it is asked again.
-    async fn stopped(mut self) {
-        self.received().await;
-        tokio::spawn(async move {
-            tokio::time::timeout(GRACE, self.received()).await.ok();
-            std::process::exit(1);
-        });
     }
 }

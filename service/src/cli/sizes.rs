@@ -1,6 +1,6 @@
 //! How much memory and disk a process may take.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -46,6 +46,11 @@ impl SizeArgs {
             cache_disk: sizes.cache_disk_bytes.unwrap_or(self.cache_disk),
             ..self
         }
+    }
+
+    /// Where chunks of a remote store are kept as well.
+    pub(super) fn cache_dir(&self) -> Option<&Path> {
+        self.cache_dir.as_deref()
     }
 
     /// The engine for a store, and the limits that go with it.

@@ -1,6 +1,8 @@
 //! What requests for values have in common: an array, what of it is selected, and how the answer is
 //! written and sent.
 
+use std::time::Instant;
+
 use array::{Bounds, NodePath, OutputAxis, ResolvedSelection, Selection, Tensor, shape};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::response::Response;
@@ -9,7 +11,9 @@ use compute::labels::{Coordinate, Labels};
 use compute::predicate::Predicate;
 use compute::{Condition, predicate};
 use query::{ArrayReader, Reservation};
-use storage::{ArrayNode, Node, Snapshot, Transaction};
+use storage::observation::note;
+use storage::{ArrayNode, Node, Snapshot, TRACE, Transaction};
+use tracing::{Instrument as _, debug_span};
 
 use super::answer::{Caching, Coding, Representation};
 use super::held::HeldMemory;
@@ -87,6 +91,20 @@ impl<'a> Asked<'a> {
     }
 
     pub(crate) async fn new(
+        state: &'a State,
+        source: Source<'a>,
+        node: ArrayNode,
+        headers: &HeaderMap,
+        common: Common<'_>,
+    ) -> Result<Self, Failure> {
+        let (started, span) = (Instant::now(), debug_span!(target: TRACE, "plan"));
+        let planning = Self::plan(state, source, node, headers, common);
+        let asked = planning.instrument(span).await?;
+        note(|observation| observation.planned(started.elapsed()));
+        Ok(asked)
+    }
+
+    async fn plan(
         state: &'a State,
         source: Source<'a>,
         node: ArrayNode,
@@ -474,12 +492,14 @@ impl<'a> Asked<'a> {
             let representation = Representation::coded(format.media_type(), bytes, coding);
             Ok::<_, Failure>(representation)
         };
+        let started = Instant::now();
         let representation = if bytes < MIN_BLOCKING_BYTES {
             write()?
         } else {
             let written = tokio::task::spawn_blocking(write).await;
             written.map_err(|error| Failure::broken(error.to_string()))??
         };
+        note(|observation| observation.encoded(started.elapsed()));
         let mut response = representation.response(caching, headers)?;
         response.extensions_mut().insert(memory);
         if let Some(tensor) = tensor {

@@ -282,4 +282,4 @@ pub(crate) fn asked(headers: &HeaderMap, request: &[&str]) -> Result<Asked<'stat
 }
 
 /// axum's default limit of a body.
-const MAX_BODY_BYTES: u64 = 2_097_152;
+pub(crate) const MAX_BODY_BYTES: u64 = 2_097_152;

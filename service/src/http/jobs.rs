@@ -2,6 +2,8 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Json;
@@ -19,9 +21,13 @@ use super::page::{self, PageQuery};
 use crate::error::{Failure, Problem};
 use crate::jobs::{self, Job, JobSpec};
 use crate::state::State;
+use crate::telemetry::Phase;
 
 /// How often a job elsewhere is looked at for those who follow it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After what time those who follow a job on a server that ends ask again.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 
 /// Least time between two events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
@@ -121,15 +127,37 @@ pub(crate) async fn events(
     Path(id): Path<Uuid>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
     let first = jobs::show(&state, id).await?;
-    let rest = futures::stream::unfold((state, first.clone()), move |(state, last)| async move {
-        let next = next(&state, &last).await?;
-        Some((next.clone(), (state, next)))
-    });
+    let rest = futures::stream::unfold(
+        (state.clone(), first.clone()),
+        move |(state, last)| async move {
+            let next = next(&state, &last).await?;
+            Some((next.clone(), (state, next)))
+        },
+    );
     let event = |job: Job| {
         let data = serde_json::to_string(&job).unwrap_or_default();
         Ok(Event::default().event("job").data(data))
     };
-    let all = futures::stream::iter([first]).chain(rest).map(event);
+    // Whoever follows connects again, to a server that goes on.
+    let stopping = state.telemetry().reached(Phase::Stopping);
+    let again = || {
+        Ok(Event::default()
+            .retry(RECONNECT_AFTER)
+            .comment("the server ends"))
+    };
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let ends = has_ended.clone();
+    let all = futures::stream::iter([first])
+        .chain(rest)
+        .inspect(move |job| {
+            ends.fetch_or(job.state.has_ended(), Ordering::Relaxed);
+        });
+    let last = futures::stream::once(async move {
+        let goes_on = !has_ended.load(Ordering::Relaxed);
+        goes_on.then(again)
+    });
+    let all = all.map(event).take_until(stopping);
+    let all = all.chain(last.filter_map(std::future::ready));
     Ok(Sse::new(all).keep_alive(KeepAlive::default()))
 }
 

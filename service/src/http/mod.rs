@@ -1,5 +1,6 @@
 //! The HTTP service: [`router`] builds all of it, so tests call it without a socket.
 
+pub(crate) mod admission;
 mod answer;
 mod asked;
 mod data;
@@ -11,6 +12,7 @@ pub(crate) mod gathered;
 mod held;
 mod jobs;
 mod metrics;
+mod observe;
 mod openapi;
 mod page;
 mod points;
@@ -18,6 +20,7 @@ mod proofs;
 mod reduce;
 mod refs;
 mod repositories;
+mod status;
 mod tlog;
 mod transactions;
 mod uploads;
@@ -35,7 +38,6 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use tower_http::cors::{Any, CorsLayer};
-use tower_http::trace::TraceLayer;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::error::Failure;
@@ -43,6 +45,7 @@ use crate::state::State;
 
 pub use held::HeldMemory;
 pub use openapi::document as openapi_document;
+pub(crate) use status::without_secrets;
 
 /// The whole application.
 pub fn router(state: State) -> Router {
@@ -138,6 +141,7 @@ pub fn router(state: State) -> Router {
         .route("/readyz", get(repositories::ready))
         .route("/metrics", get(metrics::metrics))
         .route("/v1/limits", get(repositories::limits))
+        .route("/v1/status", get(status::status))
         .route("/v1/repos", get(repositories::list))
         .route("/v1/jobs", get(jobs::list).post(jobs::begin))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
@@ -153,8 +157,15 @@ pub fn router(state: State) -> Router {
         .layer(middleware::from_fn(check_idempotency_key))
         .layer(middleware::from_fn(keep_ranges_for_get))
         .layer(middleware::from_fn(refuse_ambiguous_paths))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            admission::admit,
+        ))
         .layer(cors())
-        .layer(TraceLayer::new_for_http())
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            observe::observe,
+        ))
         .with_state(state)
 }
 
@@ -175,7 +186,10 @@ fn cors() -> CorsLayer {
             header::ETAG,
             answer::REPR_DIGEST,
             HeaderName::from_static("error-bound"),
+            observe::SERVER_TIMING,
             HeaderName::from_static("tensor"),
+            HeaderName::from_static("traceparent"),
+            HeaderName::from_static("x-request-id"),
         ])
 }
 

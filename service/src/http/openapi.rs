@@ -6,8 +6,8 @@ use serde_json::Value;
 use utoipa::OpenApi;
 
 use super::{
-    data, explain, jobs, metrics, points, proofs, reduce, refs, repositories, tlog, transactions,
-    uploads, versions, writes, zarr,
+    data, explain, jobs, metrics, points, proofs, reduce, refs, repositories, status, tlog,
+    transactions, uploads, versions, writes, zarr,
 };
 use crate::error::Problem;
 use complete::complete;
@@ -27,6 +27,7 @@ use complete::complete;
         repositories::live,
         repositories::ready,
         repositories::limits,
+        status::status,
         refs::list_branches,
         refs::create_branch,
         refs::delete_branch,

@@ -9,11 +9,13 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use storage::{Idempotency, RepoName, Repository};
 
-use super::extract::{Path, Query, asked, idempotency};
+use super::extract::{MAX_BODY_BYTES, Path, Query, asked, idempotency};
 use super::page::{self, PageQuery};
 use crate::error::{Failure, Problem};
 use crate::requests;
+use crate::serving;
 use crate::state::State;
+use crate::telemetry::Phase;
 
 /// A repository.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -49,6 +51,63 @@ pub(crate) struct LimitsInfo {
     memory_bytes: u64,
     /// Most inner chunks one answer may be computed from, stored or not.
     chunks: u64,
+    /// Most bytes of a body with values, or of an object.
+    body_bytes: u64,
+    /// Most bytes of a body of JSON.
+    document_bytes: u64,
+    /// Most bytes of a file sent to be imported.
+    upload_bytes: u64,
+    /// What clients may take of a server; absent where a program asks itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serving: Option<ServingInfo>,
+}
+
+/// What clients may take of a server, all of them together or each request.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct ServingInfo {
+    /// Most connections.
+    connections: u64,
+    /// Most requests that are worked on at once.
+    requests: u64,
+    /// Most requests that wait for others; more are refused with 503.
+    queued_requests: u64,
+    /// Seconds they wait at most.
+    queue_seconds: f64,
+    /// Seconds until an answer begins, at most, after the last of the request came.
+    request_seconds: f64,
+    /// Seconds in which the head of a request has to come.
+    header_seconds: f64,
+    /// Seconds a connection may do nothing.
+    idle_seconds: f64,
+    /// In so many seconds …
+    progress_seconds: f64,
+    /// … so many bytes of a body have to come, or of an answer be taken.
+    progress_bytes: u64,
+    /// Most bytes of a URL.
+    url_bytes: u64,
+    /// Most bytes of all headers of a request.
+    header_bytes: u64,
+    /// Most headers of a request.
+    headers: u64,
+}
+
+impl From<&serving::Limits> for ServingInfo {
+    fn from(limits: &serving::Limits) -> Self {
+        Self {
+            connections: limits.connections,
+            requests: limits.requests,
+            queued_requests: limits.queued_requests,
+            queue_seconds: limits.queue_timeout.as_secs_f64(),
+            request_seconds: limits.request_timeout.as_secs_f64(),
+            header_seconds: limits.header_timeout.as_secs_f64(),
+            idle_seconds: limits.idle_timeout.as_secs_f64(),
+            progress_seconds: limits.progress_timeout.as_secs_f64(),
+            progress_bytes: limits.progress_bytes,
+            url_bytes: limits.url_bytes,
+            header_bytes: limits.header_bytes,
+            headers: limits.headers,
+        }
+    }
 }
 
 fn info(state: &State, name: &str, repository: &Repository) -> Result<RepositoryInfo, Failure> {
@@ -172,9 +231,12 @@ pub(crate) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// Whether the store answers.
+/// Whether the store answers and the server goes on.
 #[utoipa::path(get, path = "/readyz", responses((status = 200), (status = 503, body = Problem)))]
 pub(crate) async fn ready(Shared(state): Shared<State>) -> Result<&'static str, Failure> {
+    if state.telemetry().phase() > Phase::Serving {
+        return Err(Failure::draining());
+    }
     state.store().folders().await?;
     Ok("ready\n")
 }
@@ -187,5 +249,9 @@ pub(crate) async fn limits(Shared(state): Shared<State>) -> Json<LimitsInfo> {
         streamed_bytes: state.limits().streamed_bytes,
         memory_bytes: state.engine().memory().1,
         chunks: state.limits().chunks,
+        body_bytes: state.limits().answer_bytes,
+        document_bytes: MAX_BODY_BYTES,
+        upload_bytes: state.jobs().settings().upload_limit,
+        serving: state.serving().map(|(limits, _)| limits.into()),
     })
 }

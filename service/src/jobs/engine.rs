@@ -4,7 +4,7 @@
 //! that the job was cancelled, stops. Jobs beyond the most that may run wait in the queue of the
 //! server that was asked; another server with nothing to do may take them from there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,23 @@ pub struct Jobs {
 struct Table {
     running: HashMap<Uuid, Running>,
     queue: VecDeque<Record>,
+    /// Whether this process takes no more jobs.
+    is_closed: bool,
+}
+
+/// Jobs of one kind that a process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// What they do.
+    pub kind: &'static str,
+    /// Those that are worked on.
+    pub running: u64,
+    /// Those that wait.
+    pub queued: u64,
+    /// Bytes that those worked on have done.
+    pub done_bytes: u64,
+    /// Bytes of those worked on.
+    pub total_bytes: u64,
 }
 
 impl std::fmt::Debug for Table {
@@ -114,6 +131,8 @@ enum Stop {
     Cancelled,
     /// Its record is another process', or says that it was cancelled.
     Lost,
+    /// This process ends: any other may go on with it.
+    Free,
 }
 
 impl Default for Jobs {
@@ -139,6 +158,35 @@ impl Jobs {
     pub fn knows(&self, id: Uuid) -> bool {
         let table = self.table();
         table.running.contains_key(&id) || table.queue.iter().any(|record| record.job.id == id)
+    }
+
+    /// The jobs of this process, by kind.
+    pub fn here(&self) -> Vec<Here> {
+        let mut found: BTreeMap<&'static str, Here> = BTreeMap::new();
+        let mut of = |kind: &'static str, add: &dyn Fn(&mut Here)| {
+            let here = found.entry(kind).or_insert(Here {
+                kind,
+                running: 0,
+                queued: 0,
+                done_bytes: 0,
+                total_bytes: 0,
+            });
+            add(here);
+        };
+        let table = self.table();
+        for running in table.running.values() {
+            let record = running.work.record.borrow();
+            let progress = &record.job.progress;
+            of(record.job.spec.name(), &|here| {
+                here.running += 1;
+                here.done_bytes += progress.bytes;
+                here.total_bytes += progress.total_bytes;
+            });
+        }
+        for record in &table.queue {
+            of(record.job.spec.name(), &|here| here.queued += 1);
+        }
+        found.into_values().collect()
     }
 
     /// This process, as records name it.
@@ -210,10 +258,13 @@ pub async fn begin(
     spec.kind().check(state, origin).await?;
     let jobs = state.jobs();
     let settings = jobs.settings();
-    let known = {
+    let (known, is_closed) = {
         let table = jobs.table();
-        table.running.len() + table.queue.len()
+        (table.running.len() + table.queue.len(), table.is_closed)
     };
+    if is_closed {
+        return Err(Failure::draining());
+    }
     if known >= settings.running_most.saturating_add(settings.queued_most) {
         return Err(Failure::busy(format!(
             "{known} jobs are running or waiting: wait until some have ended, or cancel them"
@@ -237,6 +288,7 @@ pub async fn begin(
         job,
         resume: Value::Null,
         process: Process::this(),
+        is_free: false,
     };
     let bytes = encode(&record)?;
     let put = state.store().put_if_absent(&key(id), bytes).await?;
@@ -375,14 +427,18 @@ pub async fn resume(state: &State, id: Uuid, origin: Origin) -> Result<Job, Fail
 fn is_abandoned(record: &Record, settings: &Settings) -> bool {
     let idle = (Utc::now() - record.job.updated).to_std();
     let is_gone = record.process.as_ref().is_some_and(Process::is_gone);
-    is_gone || idle.is_ok_and(|idle| idle >= settings.stale_after)
+    record.is_free || is_gone || idle.is_ok_and(|idle| idle >= settings.stale_after)
 }
 
 /// Makes a job that nobody works on this process'.
 async fn take_over(state: &State, record: &mut Record) -> Result<(), Failure> {
+    if state.jobs().table().is_closed {
+        return Err(Failure::draining());
+    }
     info!(job = %record.job.id, "going on with a job that nobody works on");
     record.job.owner = state.jobs().owner;
     record.process = Process::this();
+    record.is_free = false;
     overwrite(state, record).await?;
     enqueue(state, record.clone());
     Ok(())
@@ -421,7 +477,8 @@ fn enqueue(state: &State, record: Record) {
 fn start_next(state: &State) {
     let jobs = state.jobs();
     let mut table = jobs.table();
-    while table.running.len() < jobs.settings().running_most
+    while !table.is_closed
+        && table.running.len() < jobs.settings().running_most
         && let Some(mut record) = table.queue.pop_front()
     {
         record.job.state = JobState::Running;
@@ -461,8 +518,14 @@ async fn work(running: Running) {
                 let reason = &failure.problem().detail;
                 warn!(job = %id, %reason, "the end of a job is not written down: it will be done again");
             }
+            let (kind, ended) = (last.job.spec.name(), last.job.state.name());
+            state.telemetry().job_ended(kind, ended);
             clear_away(&state, &last.job).await;
             last
+        }
+        None if *running.stop.borrow() == Stop::Free => {
+            let last = running.work.record.borrow().clone();
+            free(&state, last).await
         }
         None => {
             let mut last = running.work.record.borrow().clone();
@@ -490,8 +553,14 @@ async fn until_the_end(running: &Running) -> Option<Record> {
             result = &mut task => Some(result),
             _ = stop.wait_for(|stop| *stop != Stop::No), if listens => None,
         };
-        if *stop.borrow() == Stop::Lost {
+        let stopped = *stop.borrow();
+        if stopped == Stop::Lost {
             task.abort();
+            return None;
+        }
+        if stopped == Stop::Free && result.is_none() {
+            task.abort();
+            let _ = task.await;
             return None;
         }
         let failure = match result {
@@ -535,6 +604,54 @@ async fn until_the_end(running: &Running) -> Option<Record> {
         return Some(record);
     }
     None
+}
+
+/// Ends the work on all jobs where it is, for any other process to go on with at once. None begins
+/// here from then on.
+pub async fn hand_over(state: &State) {
+    let jobs = state.jobs();
+    let (running, queued) = {
+        let mut table = jobs.table();
+        table.is_closed = true;
+        let running: Vec<Running> = table.running.values().cloned().collect();
+        (running, std::mem::take(&mut table.queue))
+    };
+    for running in &running {
+        running.stop.send_if_modified(|stop| {
+            let is_running = *stop == Stop::No;
+            if is_running {
+                *stop = Stop::Free;
+            }
+            is_running
+        });
+    }
+    for record in queued {
+        free(state, record).await;
+    }
+    // The table is empty when all of them are written down.
+    let deadline = Instant::now() + STOP_WAIT;
+    while !jobs.table().running.is_empty() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Writes down that any process may go on with a job, if it is still this one's.
+async fn free(state: &State, mut record: Record) -> Record {
+    record.is_free = true;
+    record.process = None;
+    let id = record.job.id;
+    let written = match check_own(state, &record).await {
+        Ok(()) => overwrite(state, &mut record).await,
+        Err(failure) => Err(failure),
+    };
+    match written {
+        Ok(()) => info!(job = %id, "another server may go on with a job"),
+        Err(failure) => {
+            let reason = &failure.problem().detail;
+            warn!(job = %id, %reason, "a job is not handed over: it goes on when its record is old");
+        }
+    }
+    record
 }
 
 /// Writes down how a job ended, unless it is another process' by now.
@@ -617,6 +734,9 @@ pub async fn keep_adopting(state: State) {
 
 async fn adopt(state: &State) -> Result<(), Failure> {
     let jobs = state.jobs();
+    if jobs.table().is_closed {
+        return Ok(());
+    }
     let records = records::all(state).await?;
     let open = records.iter().map(|record| &record.job);
     let open = open.filter(|job| !job.state.has_ended());

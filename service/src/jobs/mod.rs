@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use engine::{
-    Jobs, Settings, begin, cancel, ended, keep_adopting, list, resume, show, unfinished, wait,
+    Here, Jobs, Settings, begin, cancel, ended, hand_over, keep_adopting, list, resume, show,
+    unfinished, wait,
 };
 pub(crate) use export::outbox;
 pub use export::{ExportReport, ExportSpec, PublishReport, PublishSpec};
@@ -48,6 +49,17 @@ pub enum JobSpec {
 }
 
 impl JobSpec {
+    /// What kind of work it is, as documents have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Verify(_) => "verify",
+            Self::Import(_) => "import",
+            Self::Export(_) => "export",
+            Self::Publish(_) => "publish",
+            Self::Materialize(_) => "materialize",
+        }
+    }
+
     fn kind(&self) -> &dyn Kind {
         match self {
             Self::Import(spec) => spec.as_ref(),
@@ -92,6 +104,17 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// Its name, as documents have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether it stays as it is.
     pub fn has_ended(self) -> bool {
         match self {

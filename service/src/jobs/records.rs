@@ -26,6 +26,9 @@ pub(super) struct Record {
     /// The process that works on it, for others of the same machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) process: Option<Process>,
+    /// Whether its process gave it up for any other to go on with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_free: bool,
 }
 
 /// A process, as others of the same machine know it.

@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use object_store::ObjectStoreExt as _;
+use query::Engine;
 use serde_json::{Value, json};
+use service::http::router;
+use service::jobs::{self, Settings};
+use service::state::{Limits, State};
+use service::telemetry::Phase;
+use storage::{Repository, Store};
 
 use crate::support::Service;
 
@@ -159,4 +165,55 @@ async fn only_what_came_since_a_commit_is_checked() {
             .unwrap()
             .contains("does not come from")
     );
+}
+
+#[tokio::test]
+async fn what_a_server_leaves_another_goes_on_with_at_once() {
+    let objects = std::sync::Arc::new(object_store::memory::InMemory::new());
+    let node = |running_most: usize| {
+        let store = Store::from_objects(objects.clone(), "test");
+        let engine = Engine::new(Default::default()).unwrap();
+        let settings = Settings {
+            running_most,
+            stale_after: Duration::from_secs(100_000),
+            ..Settings::default()
+        };
+        State::new(store, engine, Limits::default()).with_jobs(settings)
+    };
+    let (one, other) = (node(0), node(1));
+    let made = Repository::create(one.store().under("demo"), "test").await;
+    made.unwrap();
+    let ask_one = Service::of(router(one.clone()));
+    let id = begin(&ask_one, &[], VERIFY).await;
+    jobs::hand_over(&one).await;
+    let url = format!("/v1/jobs/{id}");
+    assert_eq!(ask_one.json(&url).await["state"], "queued");
+    let refused = ask_one.ask("POST", "/v1/jobs", &[], VERIFY).await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(refused.header("retry-after"), "2");
+    // The one that ends does not take it back.
+    let ending = tokio::spawn(jobs::keep_adopting(one));
+    tokio::spawn(jobs::keep_adopting(other.clone()));
+    let ask_other = Service::of(router(other));
+    assert_eq!(end_of(&ask_other, &id).await["state"], "done");
+    ending.abort();
+}
+
+#[tokio::test]
+async fn who_follows_a_job_is_told_to_connect_again() {
+    let objects = std::sync::Arc::new(object_store::memory::InMemory::new());
+    let store = Store::from_objects(objects, "test");
+    let engine = Engine::new(Default::default()).unwrap();
+    let settings = Settings {
+        running_most: 0,
+        ..Settings::default()
+    };
+    let state = State::new(store, engine, Limits::default()).with_jobs(settings);
+    let made = Repository::create(state.store().under("demo"), "test").await;
+    made.unwrap();
+    let service = Service::of(router(state.clone()));
+    let id = begin(&service, &[], VERIFY).await;
+    state.telemetry().enter(Phase::Stopping);
+    let events = service.get(&format!("/v1/jobs/{id}/events")).await;
+    assert!(events.text().contains("retry: 1000"), "{}", events.text());
 }

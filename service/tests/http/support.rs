@@ -106,6 +106,15 @@ impl Service {
         }
     }
 
+    /// A service that is there already.
+    pub(crate) fn of(router: Router) -> Self {
+        Self {
+            router,
+            objects: Watched::new(Arc::new(InMemory::new())),
+            signing: None,
+        }
+    }
+
     /// A service over the same store with answers of up to so many bytes.
     pub(crate) fn with_answers_of(&self, bytes: u64) -> Self {
         self.with(state_with(&self.objects, bytes, Costs::LOCAL))
