@@ -10,6 +10,7 @@ pub mod http;
 pub mod jobs;
 pub mod keys;
 pub mod open_transactions;
+pub mod s3;
 pub mod signing;
 pub mod state;
 pub mod target;

@@ -26,6 +26,7 @@ mod meter;
 mod print;
 mod proofs;
 mod reference;
+mod s3;
 mod serve;
 mod sizes;
 mod transfer;

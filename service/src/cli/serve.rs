@@ -9,10 +9,12 @@ use clap::Args;
 use storage::Externals;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use super::Failed;
 use super::reference::AllowArgs;
+use super::s3::S3Args;
 use super::sizes::parse_bytes;
 use crate::http;
 use crate::jobs::{Settings, keep_adopting};
@@ -36,6 +38,8 @@ pub(super) struct ServeArgs {
     /// Largest file that may be sent to be imported.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, env = "QUARR_UPLOAD_LIMIT", default_value = "64GiB")]
     upload_limit: u64,
+    #[command(flatten)]
+    s3: S3Args,
 }
 
 impl ServeArgs {
@@ -75,9 +79,18 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         .await
         .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr()?;
+    let gateway = args.s3.bind(&state, args.insecure).await?;
     // Whoever reads the line below may stop the process at once.
     let stop = StopSignals::listen()?;
     out!("Quarr serves {} at http://{address}", state.store().url());
+    let (stopping, stopped) = watch::channel(());
+    let gateway = match gateway {
+        Some(bound) => {
+            out!("S3 clients read it at http://{}", bound.address()?);
+            Some(bound.serve(stopped))
+        }
+        None => None,
+    };
     tokio::spawn(keep_publishing(state.clone()));
     tokio::spawn(keep_adopting(state.clone()));
     let router = http::router(state);
@@ -86,8 +99,14 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         false => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
     };
     axum::serve(listener, router)
-        .with_graceful_shutdown(stop.stopped())
+        .with_graceful_shutdown(async {
+            stop.stopped().await;
+            drop(stopping);
+        })
         .await?;
+    if let Some(gateway) = gateway {
+        gateway.await??;
+    }
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod listing;
 mod reads;
 mod refusals;
 mod repositories;
+mod s3;
 mod support;
 mod tlog;
 mod transactions;
