@@ -175,20 +175,35 @@ def test_zarr_reads_arrays_through_obstore(gateway):
         obstore.get(store, "t2m/nothing")
 
 
-def test_gdal_reads_objects(gateway):
+def test_gdal_reads_an_array(gateway):
     import rasterio
     from rasterio.session import AWSSession
 
+    # Without shards, which only newer GDALs read.
+    metadata = {
+        "zarr_format": 3, "node_type": "array", "shape": [4, 6], "data_type": "int16", "fill_value": 0,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2, 3]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+    }
+    values = np.arange(24, dtype="<i2").reshape(4, 6)
+    repo = f"{gateway.server.url}/v1/repos/plain"
+    requests.put(repo, timeout=60).raise_for_status()
+    requests.put(f"{repo}/refs/main/nodes/v", json=metadata, timeout=60).raise_for_status()
+    octets = {"Content-Type": "application/octet-stream"}
+    requests.put(f"{repo}/refs/main/data/v", data=values.tobytes(), headers=octets, timeout=60).raise_for_status()
     session = AWSSession(
         aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1",
         endpoint_url=gateway.url.removeprefix("http://"),
     )
-    settings = {"AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE", "CPL_VSIL_CURL_NON_CACHED": "/vsis3/"}
-    with rasterio.Env(session, **settings) as environment:
-        if "Zarr" not in environment.drivers():
-            pytest.skip("this GDAL reads no Zarr")
-        with rasterio.open('ZARR:"/vsis3/demo/main":/t2m-std') as opened:
-            np.testing.assert_array_equal(opened.read(1), dataset()["t2m-std"].values)
+    try:
+        with rasterio.Env(session, AWS_HTTPS="NO", AWS_VIRTUAL_HOSTING="FALSE") as environment:
+            if "Zarr" not in environment.drivers():
+                pytest.skip("this GDAL reads no Zarr")
+            with rasterio.open('ZARR:"/vsis3/plain/main":/v') as opened:
+                np.testing.assert_array_equal(opened.read(1), values)
+    finally:
+        requests.delete(repo, timeout=60).raise_for_status()
 
 
 def test_the_command_line_of_aws_lists_and_copies(gateway, tmp_path):
@@ -205,8 +220,6 @@ def test_the_command_line_of_aws_lists_and_copies(gateway, tmp_path):
     subprocess.run([*run, "cp", "--quiet", "--recursive", "s3://demo/main", tmp_path], env=environment, check=True)
     with xr.open_zarr(tmp_path) as found:
         xr.testing.assert_identical(found.load(), dataset())
-    refused = subprocess.run([*run, "rm", "s3://demo/main/zarr.json"], env=environment, capture_output=True, text=True)
-    assert refused.returncode != 0 and "AccessDenied" in refused.stderr
 
 
 # Objects
@@ -335,7 +348,7 @@ def expected(keys: list[str], prefix: str, delimiter: str, after: str = ""):
 
 @pytest.mark.parametrize("method", ["list_objects", "list_objects_v2"])
 def test_pages_are_what_s3_lists(s3, keys, method):
-    """Every prefix and delimiter, by pages of every length, is a filter of all keys."""
+    """Every prefix and delimiter is a filter of all keys, in pages of any length."""
     every = every_key(keys)
     pages = s3.get_paginator(method)
     prefixes = ["", "m", "main", "main/", "main-2/", "main/t", "main/t2m", "main/t2m/", "main/t2m/c", "main/t2m/c/",
@@ -343,7 +356,7 @@ def test_pages_are_what_s3_lists(s3, keys, method):
     for prefix, delimiter in itertools.product(prefixes, ["", "/", "t2", "c/", "."]):
         asked = {"Bucket": "demo", "Prefix": prefix, "Delimiter": delimiter}
         wanted = expected(every, prefix, delimiter)
-        for size in [1000, 7]:
+        for size in [1000, 7] if prefix in ("", "main/t2m", "main/t2m/c/") else [1000]:
             found = listed(pages.paginate(**asked, PaginationConfig={"PageSize": size}))
             assert found == wanted, (prefix, delimiter, size)
     found = listed(pages.paginate(Bucket="demo", Prefix="main/t2m", Delimiter="/", PaginationConfig={"PageSize": 1}))
@@ -382,11 +395,7 @@ def test_pages_say_how_they_go_on(s3, keys):
 
 def test_odd_names_are_listed_and_read(gateway, s3):
     name = "a b+c%2F&<å>~'\"\u0007"
-    url = f"{gateway.server.url}/v1/repos/empty/refs/main/nodes/{urllib.parse.quote(name, safe='')}"
     body = {"shape": [2], "data_type": "int8", "chunks": [1]}
-    # An encoded slash is refused in URLs of the API.
-    assert requests.put(url, json=body, timeout=60).status_code == 400
-    name = name.replace("%2F", "%")
     url = f"{gateway.server.url}/v1/repos/empty/refs/main/nodes/{urllib.parse.quote(name, safe='')}"
     assert requests.put(url, json=body, timeout=60).ok
     key = f"main/{name}/zarr.json"
