@@ -359,6 +359,11 @@ impl Failure {
         self.problem.kind == "/problems/damaged"
     }
 
+    /// Of a range outside an object, the length of the object.
+    pub fn object_bytes(&self) -> Option<u64> {
+        self.object_bytes
+    }
+
     /// The problem that is sent.
     pub fn problem(&self) -> &Problem {
         &self.problem

@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod keys;
 pub mod open_transactions;
 mod requests;
+pub mod s3;
 pub mod serving;
 pub mod signing;
 pub mod state;

@@ -29,6 +29,7 @@ mod meter;
 mod print;
 mod proofs;
 mod reference;
+mod s3;
 mod serve;
 mod sizes;
 mod store;

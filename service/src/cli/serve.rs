@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::Failed;
 use super::limits::LimitArgs;
 use super::reference::AllowArgs;
+use super::s3::S3Args;
 use super::sizes::parse_bytes;
 use crate::jobs::{Settings, hand_over, keep_adopting};
 use crate::signing::keep_publishing;
@@ -52,6 +53,8 @@ pub(super) struct ServeArgs {
     otlp_endpoint: Option<String>,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    s3: S3Args,
 }
 
 impl ServeArgs {
@@ -94,6 +97,7 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         .await
         .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr()?;
+    let gateway = args.s3.bind(&state, args.insecure).await?;
     // Whoever reads the line below may stop the process at once.
     let stop = StopSignals::listen()?;
     out!("Quarr serves {} at http://{address}", state.store().url());
@@ -101,14 +105,24 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
         tokio::spawn(keep_publishing(state.clone()));
         tokio::spawn(keep_adopting(state.clone()));
     }
+    let plain = |stream| std::future::ready(Ok(stream));
+    let gateway = match gateway {
+        Some(bound) => {
+            out!("S3 clients read it at http://{}", bound.address()?);
+            Some(tokio::spawn(bound.serve(plain, limits.clone())))
+        }
+        None => None,
+    };
     let router = http::router(state.clone());
     let router = match args.insecure {
         true => router,
         false => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
     };
-    let plain = |stream| std::future::ready(Ok(stream));
     let ending = tokio::spawn(end(state.clone(), stop, args.limits.drain()));
     serving::serve(listener, plain, router, state, limits).await;
+    if let Some(gateway) = gateway {
+        gateway.await?;
+    }
     // Jobs may take longer to hand over than requests to end.
     ending.await?;
     if let Some(traces) = traces

@@ -244,7 +244,8 @@ pub(crate) fn requested_range(
     parse_range(text, length)
 }
 
-fn parse_range(text: &str, length: u64) -> Result<Option<Range<u64>>, Failure> {
+/// The range that `text`, a `Range` header, asks for; as [`requested_range`].
+pub(crate) fn parse_range(text: &str, length: u64) -> Result<Option<Range<u64>>, Failure> {
     let Some((first, last)) = text
         .trim()
         .strip_prefix("bytes=")

@@ -1,7 +1,7 @@
 //! The HTTP service: [`router`] builds all of it, so tests call it without a socket.
 
 pub(crate) mod admission;
-mod answer;
+pub(crate) mod answer;
 mod asked;
 mod data;
 mod edits;
@@ -243,7 +243,7 @@ pub async fn refuse_foreign_hosts(request: Request, next: Next) -> Response {
 }
 
 /// Whether `HOST[:PORT]` is `localhost` or an address.
-fn is_this_machine(host: &str) -> bool {
+pub(crate) fn is_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;
     };

@@ -7,6 +7,7 @@ mod chunk_keys;
 pub(crate) mod dav;
 mod directory;
 mod listing;
+mod object;
 mod place;
 
 use array::{ChunkIndex, NodePath, Region};
@@ -23,6 +24,7 @@ use crate::error::{Failure, Problem};
 use crate::state::{Pinned, State};
 
 pub(crate) use listing::{Depth, ListQuery, Listed, names_below};
+pub(crate) use object::{Content, Object};
 pub(crate) use place::{Place, names};
 
 /// Names only Zarr v2 has; clients probe for them.
@@ -237,29 +239,23 @@ async fn chunk(
     index: &ChunkIndex,
     caching: Caching,
 ) -> Result<Response, Failure> {
-    let region = array.metadata().grid().chunk_region_in_array(index);
-    target.note_region(&array, region);
-    let (engine, headers) = (state.engine(), asked.headers);
-    let reader = engine.open(array)?;
-    let row = engine.chunk(&reader, index).await?;
-    let row = row.ok_or_else(|| missing(asked.key))?;
-    let caching = &of_staged(target, caching, row.id.as_bytes());
+    let headers = asked.headers;
+    let found = Object::chunk(state, target, array, index).await?;
+    let Some(Object::Chunk(chunk)) = found else {
+        return Err(missing(asked.key));
+    };
+    let caching = &of_staged(target, caching, chunk.1.id.as_bytes());
     if let Some(response) = caching.not_modified(headers) {
         return Ok(response);
     }
-    let encoded_anew = match reader.is_served_otherwise() {
-        true => Some(engine.zarr_bytes(&reader, &row).await?),
-        false => None,
-    };
-    let bytes = encoded_anew.as_ref();
-    let whole_length = bytes.map_or(row.length, |bytes| bytes.len() as u64);
+    let content = Object::Chunk(chunk).content(state, target).await?;
+    let whole_length = content.length();
     let range = requested_range(headers, caching, whole_length)?;
     let wanted = range.clone().unwrap_or(0..whole_length);
-    let body = match (&encoded_anew, *asked.method == Method::HEAD) {
+    let body = match *asked.method == Method::HEAD {
         // The length is known without reading: a HEAD costs no request to the store.
-        (_, true) => Bytes::new(),
-        (Some(bytes), false) => bytes.slice(wanted.start as usize..wanted.end as usize),
-        (None, false) => engine.stored_bytes(&reader, &row, wanted.clone()).await?,
+        true => Bytes::new(),
+        false => content.part(state, wanted.clone()).await?,
     };
     let media_type = "application/octet-stream";
     let mut response = part(media_type, body, range, whole_length, caching);

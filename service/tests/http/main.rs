@@ -20,6 +20,7 @@ mod reads;
 mod refusals;
 mod repeats;
 mod repositories;
+mod s3;
 mod serving;
 mod support;
 mod telemetry;

@@ -15,6 +15,7 @@ use quarr_tests::watched::{Request as Watch, Watched};
 use query::{Costs, Engine, Settings};
 use serde_json::{Value, json};
 use service::http::router;
+use service::s3::{Access, Gateway};
 use service::signing::Signing;
 use service::state::{Limits, State};
 use storage::{CommitOptions, Repository, Store, Transaction};
@@ -151,6 +152,21 @@ impl Service {
             router: router(state),
             objects: self.objects.clone(),
             signing: self.signing.clone(),
+        }
+    }
+
+    /// The S3 gateway over the same store, with nothing cached.
+    pub(crate) fn gateway(&self, access: Access) -> Self {
+        let gateway = Gateway {
+            state: state_over(&self.objects),
+            access,
+            domain: None,
+            only_this_machine: false,
+        };
+        Self {
+            router: service::s3::router(gateway),
+            objects: self.objects.clone(),
+            signing: None,
         }
     }
 

@@ -9,11 +9,10 @@ use axum::extract::{OriginalUri, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
-use storage::Node;
 
 use super::directory::{all_names, escape, link};
 use super::place::Place;
-use super::{Depth, Target, chunk_keys, document, missing};
+use super::{Depth, Object, Target, chunk_keys, missing};
 use crate::error::Failure;
 use crate::http::extract::Path;
 use crate::http::{transactions, writes};
@@ -217,12 +216,7 @@ enum Size {
 
 /// What is under `key`; `None` if nothing is.
 async fn size_of(state: &State, target: &Target<'_>, key: &str) -> Result<Option<Size>, Failure> {
-    let bytes = match Place::of(target, key).await? {
-        Place::Document(Some(path)) => match target.find(&path).await? {
-            Some(node @ Node::Group(_)) => document(state, target, &node).await?.len() as u64,
-            Some(node @ Node::Array(_)) => document(state, target, &node).await?.len() as u64,
-            None => return Ok(None),
-        },
+    let place = match Place::of(target, key).await? {
         Place::Directory(_) => return Ok(Some(Size::Directory)),
         Place::ChunkDirectory(array, at) => {
             let region = chunk_keys::box_at(array.metadata(), &at)?;
@@ -230,21 +224,13 @@ async fn size_of(state: &State, target: &Target<'_>, key: &str) -> Result<Option
             super::listing::note_chunks(target, &array, &at)?;
             return Ok(stored.first().map(|_| Size::Directory));
         }
-        Place::Chunk(array, index) => {
-            let region = array.metadata().grid().chunk_region_in_array(&index);
-            target.note_region(&array, region);
-            let reader = state.engine().open(*array)?;
-            match state.engine().chunk(&reader, &index).await? {
-                Some(row) if reader.is_served_otherwise() => {
-                    state.engine().zarr_bytes(&reader, &row).await?.len() as u64
-                }
-                Some(row) => row.length,
-                None => return Ok(None),
-            }
-        }
-        _ => return Ok(None),
+        place => place,
     };
-    Ok(Some(Size::Bytes(bytes)))
+    let Some(object) = Object::at(state, target, place).await? else {
+        return Ok(None);
+    };
+    let content = object.content(state, target).await?;
+    Ok(Some(Size::Bytes(content.length())))
 }
 
 fn describe(answer: &mut String, href: &str, size: Size, modified: &str) {
