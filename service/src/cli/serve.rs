@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use axum::middleware;
 use clap::Args;
-use storage::Externals;
+use storage::{Externals, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 use super::Failed;
+use super::access::AccessArgs;
 use super::reference::AllowArgs;
 use super::sizes::parse_bytes;
+use crate::auth::Auth;
+use crate::auth::tls::{Remote, Tls, TlsListener, keep_reading};
 use crate::http;
 use crate::jobs::{Settings, keep_adopting};
 use crate::signing::keep_publishing;
@@ -21,13 +25,11 @@ use crate::state::State;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Address to listen on. Anything but loopback needs --insecure while there is no
-    /// authentication.
+    /// Address to listen on. Anything but loopback needs authentication, or --insecure.
     #[arg(long, default_value = "127.0.0.1:8686", env = "QUARR_LISTEN")]
     listen: SocketAddr,
-    /// Serve anyone who reaches the address, under any host name, without authentication.
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     allow: AllowArgs,
     /// Most jobs, such as imports, that are worked on at once; others wait.
@@ -44,6 +46,11 @@ impl ServeArgs {
         self.allow.externals()
     }
 
+    /// Who may do what.
+    pub(super) async fn auth(&self, store: &Store) -> Result<Auth, Failed> {
+        self.access.auth(store).await
+    }
+
     /// How the server works on jobs.
     pub(super) fn job_settings(&self, mut settings: Settings) -> Result<Settings, Failed> {
         settings.running_most = self.jobs.into();
@@ -54,9 +61,12 @@ impl ServeArgs {
 }
 
 pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> {
-    if !args.listen.ip().is_loopback() && !args.insecure {
+    let is_open = !state.auth().is_required();
+    let is_insecure = args.access.is_insecure();
+    let is_loopback = args.listen.ip().is_loopback();
+    if !is_loopback && is_open && !is_insecure {
         let reason = format!(
-            "listening on {} would let anyone read and change the data: use a loopback address, or --insecure",
+            "listening on {} would let anyone read and change the data: use a loopback address, make an API key (quarr auth key create), or --insecure",
             args.listen
         );
         return Err(Failed(reason));
@@ -71,24 +81,70 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
     } else {
         log.json().init();
     }
+    let tls = args.access.tls()?;
+    if !is_open && !is_loopback && tls.is_none() {
+        warn!(
+            "tokens and data cross the network in the clear: use --tls-cert and --tls-key, or a proxy with TLS"
+        );
+    }
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr()?;
     // Whoever reads the line below may stop the process at once.
     let stop = StopSignals::listen()?;
-    out!("Quarr serves {} at http://{address}", state.store().url());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = state.store().url();
+    let how = if is_open {
+        "without authentication"
+    } else {
+        "with authentication"
+    };
+    out!("Quarr serves {url} at {scheme}://{address} {how}");
+    tokio::spawn(keep_fresh(
+        state.clone(),
+        tls.clone(),
+        signal(SignalKind::hangup())?,
+    ));
     tokio::spawn(keep_publishing(state.clone()));
     tokio::spawn(keep_adopting(state.clone()));
     let router = http::router(state);
-    let router = match args.insecure {
-        true => router,
-        false => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
+    // Credentials are what a page of another host does not have.
+    let router = match is_open && !is_insecure {
+        true => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
+        false => router,
     };
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.stopped())
-        .await?;
+    let service = router.into_make_service_with_connect_info::<Remote>();
+    match tls {
+        Some(tls) => {
+            let listener = TlsListener::new(listener, tls)?;
+            let serving = axum::serve(listener, service);
+            serving.with_graceful_shutdown(stop.stopped()).await?;
+        }
+        None => {
+            let serving = axum::serve(listener, service);
+            serving.with_graceful_shutdown(stop.stopped()).await?;
+        }
+    }
     Ok(())
+}
+
+/// Opens the audit log anew and reads the certificate again on SIGHUP, and the certificate when its
+/// files change.
+async fn keep_fresh(state: State, tls: Option<Tls>, mut hangup: Signal) {
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(keep_reading(tls));
+    }
+    while hangup.recv().await.is_some() {
+        let (state, tls) = (state.clone(), tls.clone());
+        let refreshed = tokio::task::spawn_blocking(move || {
+            state.auth().audit().reopen();
+            if let Some(tls) = tls {
+                tls.reload();
+            }
+        });
+        let _ = refreshed.await;
+    }
 }
 
 /// How long requests in flight may take after the process was asked to stop.

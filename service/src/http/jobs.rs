@@ -3,16 +3,18 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use array::NodePath;
 use axum::Json;
-use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::{Stream, StreamExt as _};
 use serde::Serialize;
+use storage::RepoName;
 use uuid::Uuid;
 
-use super::extract::{Body, Path, idempotency};
+use super::extract::{Body, Path, Shared, idempotency};
+use crate::auth::Action;
 use crate::error::{Failure, Problem};
 use crate::jobs::{self, Job, JobSpec};
 use crate::state::State;
@@ -44,9 +46,19 @@ pub(crate) async fn begin(
 ) -> Result<Response, Failure> {
     let spec: JobSpec = serde_json::from_slice(&body)
         .map_err(|error| Failure::bad_request("body", error.to_string()))?;
+    let (action, repository, path) = spec.needs()?;
+    if action == Action::Write && !exists(&state, &repository).await? {
+        // An import makes it.
+        state.check(Action::Administer, &repository, &NodePath::root())?;
+    }
+    state.check(action, &repository, &path)?;
+    let spec = match state.access().principal() {
+        Some(principal) => spec.by(principal.name.clone()),
+        None => spec,
+    };
     let request = idempotency(&headers, &[])?.map(|request| request.key);
     let job = jobs::begin(
-        &state,
+        &state.of_service(),
         spec,
         state.jobs().settings().origin,
         request.as_deref(),
@@ -56,10 +68,35 @@ pub(crate) async fn begin(
     Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
 }
 
-/// Lists the jobs of the store.
+/// Whether there is a repository of which something may be seen.
+async fn exists(state: &State, repository: &RepoName) -> Result<bool, Failure> {
+    match state.repository(repository).await {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.problem().status == 404 => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether someone may see and cancel a job: whoever may begin such a one.
+fn is_seen(state: &State, job: &Job) -> bool {
+    let needs = job.spec.needs();
+    needs.is_ok_and(|(action, repository, path)| state.access().allows(action, &repository, &path))
+}
+
+/// The job, if it may be seen.
+async fn seen(state: &State, id: Uuid) -> Result<Job, Failure> {
+    let job = jobs::show(state, id).await?;
+    match is_seen(state, &job) {
+        true => Ok(job),
+        false => Err(Failure::not_found(format!("there is no job {id}")).hidden()),
+    }
+}
+
+/// Lists the jobs of the store that whoever asks might have begun.
 #[utoipa::path(get, path = "/v1/jobs", responses((status = 200, body = JobList)))]
 pub(crate) async fn list(Shared(state): Shared<State>) -> Result<Json<JobList>, Failure> {
-    let jobs = jobs::list(&state).await?;
+    let mut jobs = jobs::list(&state).await?;
+    jobs.retain(|job| is_seen(&state, job));
     Ok(Json(JobList { jobs }))
 }
 
@@ -70,7 +107,7 @@ pub(crate) async fn show(
     Shared(state): Shared<State>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Job>, Failure> {
-    Ok(Json(jobs::show(&state, id).await?))
+    Ok(Json(seen(&state, id).await?))
 }
 
 /// Cancels a job; one that has ended stays as it is.
@@ -80,7 +117,8 @@ pub(crate) async fn cancel(
     Shared(state): Shared<State>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Job>, Failure> {
-    Ok(Json(jobs::cancel(&state, id).await?))
+    seen(&state, id).await?;
+    Ok(Json(jobs::cancel(&state.of_service(), id).await?))
 }
 
 /// Goes on with a job that nobody works on, without waiting for a server to find it.
@@ -91,9 +129,9 @@ pub(crate) async fn resume(
     Shared(state): Shared<State>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Job>, Failure> {
-    Ok(Json(
-        jobs::resume(&state, id, state.jobs().settings().origin).await?,
-    ))
+    seen(&state, id).await?;
+    let origin = state.jobs().settings().origin;
+    Ok(Json(jobs::resume(&state.of_service(), id, origin).await?))
 }
 
 /// Follows a job as server-sent events, one whenever it got on, until it ends.
@@ -103,7 +141,7 @@ pub(crate) async fn events(
     Shared(state): Shared<State>,
     Path(id): Path<Uuid>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
-    let first = jobs::show(&state, id).await?;
+    let first = seen(&state, id).await?;
     let rest = futures::stream::unfold((state, first.clone()), move |(state, last)| async move {
         let next = next(&state, &last).await?;
         Some((next.clone(), (state, next)))

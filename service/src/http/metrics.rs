@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use axum::extract::State as Shared;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use query::Tier;
 
+use super::extract::Shared;
 use crate::state::State;
 
 /// Source: Prometheus text exposition format 0.0.4.

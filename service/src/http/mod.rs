@@ -9,6 +9,7 @@ mod extract;
 pub(crate) mod gathered;
 mod held;
 mod jobs;
+mod keys;
 mod metrics;
 mod openapi;
 mod points;
@@ -32,9 +33,10 @@ use axum::http::{HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::trace::TraceLayer;
 
+use crate::auth::{self, Access};
 use crate::error::Failure;
 use crate::state::State;
 
@@ -134,6 +136,10 @@ pub fn router(state: State) -> Router {
         .route("/livez", get(repositories::live))
         .route("/readyz", get(repositories::ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/v1/auth/me", get(keys::me))
+        .route("/v1/auth/keys", get(keys::list).post(keys::create))
+        .route("/v1/auth/keys/{key}", get(keys::show).delete(keys::revoke))
+        .route("/v1/auth/keys/{key}/rotate", post(keys::rotate))
         .route("/v1/limits", get(repositories::limits))
         .route("/v1/repos", get(repositories::list))
         .route("/v1/jobs", get(jobs::list).post(jobs::begin))
@@ -148,10 +154,10 @@ pub fn router(state: State) -> Router {
         .fallback(|| async { Failure::not_found("no route has this path; /docs lists them") })
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })
         .layer(middleware::from_fn(keep_ranges_for_get))
-        .layer(middleware::from_fn(refuse_ambiguous_paths))
+        .layer(middleware::from_fn_with_state(state.clone(), auth::guard))
         .layer(cors())
         .layer(TraceLayer::new_for_http())
-        .with_state(state)
+        .with_state(state.seen_by(Access::nothing()))
 }
 
 fn cors() -> CorsLayer {
@@ -161,7 +167,8 @@ fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)
         .allow_methods(methods)
-        .allow_headers(Any)
+        // The wildcard does not stand for Authorization.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([
             header::ACCEPT_RANGES,
             header::CONTENT_ENCODING,
@@ -169,26 +176,13 @@ fn cors() -> CorsLayer {
             header::CONTENT_LOCATION,
             header::CONTENT_RANGE,
             header::ETAG,
+            header::RETRY_AFTER,
+            header::WWW_AUTHENTICATE,
             answer::REPR_DIGEST,
             HeaderName::from_static("error-bound"),
             HeaderName::from_static("tensor"),
+            HeaderName::from_static("x-request-id"),
         ])
-}
-
-/// Path segments are decoded once; what would then read as another path is refused.
-async fn refuse_ambiguous_paths(request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let lower = path.to_ascii_lowercase();
-    let encoded_slash = lower.contains("%2f");
-    let hidden = lower.contains("%00");
-    let dots = lower
-        .split('/')
-        .any(|segment| matches!(segment.replace("%2e", ".").as_str(), "." | ".."));
-    if encoded_slash || hidden || dots {
-        let detail = "the path has an encoded slash, a NUL, or a segment \".\" or \"..\"";
-        return Failure::bad_request("path", detail).into_response();
-    }
-    next.run(request).await
 }
 
 /// Ranges are defined for GET alone; RFC 9110 has them ignored with other methods.

@@ -1,12 +1,12 @@
 //! Repositories, health, limits.
 
 use axum::Json;
-use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use storage::{RepoName, Repository};
 
-use super::extract::Path;
+use super::extract::{Path, Shared};
+use crate::auth::Action;
 use crate::error::{Failure, Problem};
 use crate::state::State;
 
@@ -41,6 +41,12 @@ pub(crate) struct LimitsInfo {
     memory_bytes: u64,
     /// Most inner chunks one answer may be computed from, stored or not.
     chunks: u64,
+    /// Requests a second of one principal, or of one address without credentials; none if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests_per_second: Option<f64>,
+    /// Requests of one principal, or address, at once; none if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrent_requests: Option<u32>,
 }
 
 fn info(state: &State, name: &str, repository: &Repository) -> Result<RepositoryInfo, Failure> {
@@ -64,7 +70,9 @@ pub(crate) async fn list(Shared(state): Shared<State>) -> Result<Json<Repository
     let mut repositories = Vec::new();
     for name in storage::list_repositories(state.store()).await? {
         // Folders of other things may carry other names.
-        if let Ok(parsed) = name.parse::<RepoName>() {
+        if let Ok(parsed) = name.parse::<RepoName>()
+            && state.access().allows_in(Action::Read, &parsed)
+        {
             repositories.push(info(&state, &name, &state.repository(&parsed).await?)?);
         }
     }
@@ -91,7 +99,7 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<RepositoryInfo>), Failure> {
     let parsed: RepoName = name.parse()?;
     let store = state.store().under(parsed.as_str());
-    let repository = match Repository::create(store, "http").await {
+    let repository = match Repository::create(store, &state.author(None)).await {
         Err(storage::Error::AlreadyExists { what, .. }) => {
             return Err(storage::Error::AlreadyExists { what, name }.into());
         }
@@ -135,5 +143,7 @@ pub(crate) async fn limits(Shared(state): Shared<State>) -> Json<LimitsInfo> {
         streamed_bytes: state.limits().streamed_bytes,
         memory_bytes: state.engine().memory().1,
         chunks: state.limits().chunks,
+        requests_per_second: state.auth().limits().per_second,
+        concurrent_requests: state.auth().limits().at_once,
     })
 }

@@ -1,19 +1,20 @@
 //! Transactions: opened, changed and read by any number of requests, committed once.
 
 use axum::Json;
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
-use storage::{Isolation, SharedTransaction, TransactionState};
+use storage::{Isolation, RepoName, SharedTransaction, TransactionState};
 use tokio::sync::MutexGuard;
 
 use super::data::{self, DataQuery};
 use super::edits;
-use super::extract::{Body, Labelled, LargeBody, Path, Query, must_be_new};
+use super::extract::{Body, Labelled, LargeBody, Path, Query, Shared, must_be_new};
 use super::refs;
 use super::versions::{Committed, NewCommit, parse_body};
 use super::zarr::{self, Asked, ListQuery, Listed, Target};
+use crate::auth::Action;
 use crate::error::{Failure, Problem};
 use crate::open_transactions::OpenTransaction;
 use crate::state::{State, node_path};
@@ -28,7 +29,7 @@ pub(crate) struct NewTransaction {
     /// `snapshot` (the default) or `serializable`.
     #[serde(default)]
     isolation: Option<String>,
-    /// Who opens it.
+    /// Who opens it; where the service knows who asks, that is it.
     #[serde(default)]
     author: Option<String>,
 }
@@ -127,7 +128,7 @@ pub(crate) async fn open(
         }
     };
     let branch = new.branch.as_deref().unwrap_or("main").parse()?;
-    let author = new.author.unwrap_or_else(|| "http".to_owned());
+    let author = state.author(new.author);
     let opened = state
         .open_transaction(&name.parse()?, &branch, isolation, &author)
         .await?;
@@ -159,10 +160,23 @@ pub(crate) async fn abort(
     Shared(state): Shared<State>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
-    let (_, shared) = state.read_transaction(&id).await?;
+    let (repository, shared) = state.read_transaction(&id).await?;
+    check_changes(&state, &repository, &shared)?;
     shared.abort().await?;
     state.forget_closed(&id);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Refuses whoever may not make all the changes of a transaction, which others may have staged.
+fn check_changes(
+    state: &State,
+    repository: &RepoName,
+    shared: &SharedTransaction,
+) -> Result<(), Failure> {
+    let changed = shared.transaction().changed_paths();
+    changed
+        .iter()
+        .try_for_each(|path| state.check(Action::Write, repository, path))
 }
 
 /// Commits a transaction. A second request gets the first one's commit.
@@ -174,17 +188,18 @@ pub(crate) async fn commit(
     Path(id): Path<String>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let new: NewCommit = parse_body(&body)?;
-    let options = new.options(&headers, &["commit", &id], "commit")?;
-    let (_, shared) = state.read_transaction(&id).await?;
+    let options = new.options(&state, &headers, &["commit", &id], "commit")?;
+    let (repository, shared) = state.read_transaction(&id).await?;
+    check_changes(&state, &repository, &shared)?;
     let branch = shared.transaction().branch().to_string();
     let commit = shared.commit(options).await?;
     state.forget_closed(&id);
-    Ok(Json(Committed {
+    Ok(Committed {
         commit: commit.to_string(),
         branch,
-    }))
+    })
 }
 
 /// Moves a node without touching its data.
@@ -198,6 +213,8 @@ pub(crate) async fn move_node(
     let wanted: Move = parse_body(&body)?;
     let opened = state.transaction(&id).await?;
     let (from, to) = (node_path(&wanted.from)?, node_path(&wanted.to)?);
+    state.check(Action::Write, &opened.repository, &from)?;
+    state.check(Action::Write, &opened.repository, &to)?;
     opened.shared.transaction().rename(&from, &to).await?;
     staged(opened).await
 }
@@ -232,8 +249,16 @@ pub(crate) async fn node(
 ) -> Result<Response, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
-    let target = Target::Transaction(transaction);
-    let node = transaction.node(&node_path(&path)?).await?;
+    let scope = state.access().scope(Action::Read, &opened.repository);
+    let path = node_path(&path)?;
+    let target = Target::Transaction(transaction, scope.clone());
+    let node = match scope.contains(&path) {
+        true => transaction.node(&path).await?,
+        false => {
+            let none = || Failure::denied(format!("you may not read {path}"));
+            target.find(&path).await?.ok_or_else(none)?
+        }
+    };
     let mut body = refs::node_json(&target, &node).await?;
     if transaction.isolation() == Isolation::Serializable
         && let Some(members) = body.as_object_mut()
@@ -320,8 +345,9 @@ pub(crate) async fn read_data(
 ) -> Result<Response, Failure> {
     let opened = state.transaction(&id).await?;
     let path = node_path(&path)?;
-    let response =
-        data::read_staged(&state, opened.shared.transaction(), &path, &query, &headers).await?;
+    let scope = state.access().scope(Action::Read, &opened.repository);
+    let source = (opened.shared.transaction(), &scope);
+    let response = data::read_staged(&state, source, &path, &query, &headers).await?;
     staged(opened).await?;
     Ok(no_store(response))
 }
@@ -361,7 +387,8 @@ pub(crate) async fn zarr_key(
 ) -> Result<Response, Failure> {
     let opened = state.transaction(&id).await;
     let opened = opened.map_err(|failure| zarr::of_nothing(&key, failure))?;
-    let target = Target::Transaction(opened.shared.transaction());
+    let scope = state.access().scope(Action::Read, &opened.repository);
+    let target = Target::Transaction(opened.shared.transaction(), scope);
     let asked = Asked {
         key: &key,
         query: &query,
@@ -412,10 +439,11 @@ pub(crate) async fn put_zarr_key(
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
     let turn = creating(&opened, &headers).await?;
+    let scope = state.access().scope(Action::Write, &opened.repository);
     if turn.is_some() {
-        edits::check_new_key(transaction, &key).await?;
+        edits::check_new_key(transaction, &scope, &key).await?;
     }
-    edits::put_key(&state, transaction, &key, body).await?;
+    edits::put_key(&state, transaction, &scope, &key, body).await?;
     staged(opened.clone()).await
 }
 
@@ -437,15 +465,16 @@ pub(crate) async fn delete_zarr_key(
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
+    let scope = state.access().scope(Action::Write, &opened.repository);
     if query.recursive == Some(true) {
         let mut after = String::new();
-        while let Some(last) = edits::delete_below(transaction, &key, &after).await? {
+        while let Some(last) = edits::delete_below(transaction, &scope, &key, &after).await? {
             // What is not staged yet stays bounded.
             staged(opened.clone()).await?;
             after = last;
         }
     } else {
-        edits::delete_key(transaction, &key).await?;
+        edits::delete_key(transaction, &scope, &key).await?;
     }
     staged(opened).await
 }

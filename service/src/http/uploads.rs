@@ -2,12 +2,11 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::extract::{Path, Query};
+use super::extract::{Path, Query, Shared};
 use crate::error::{Failure, Problem};
 use crate::state::State;
 use crate::uploads::{self, Upload};

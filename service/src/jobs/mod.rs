@@ -17,9 +17,14 @@ mod materialize;
 mod records;
 mod verify;
 
+use array::NodePath;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use storage::RepoName;
 use uuid::Uuid;
+
+use crate::auth::Action;
+use crate::error::Failure;
 
 pub use engine::{
     Jobs, Settings, begin, cancel, ended, keep_adopting, list, resume, show, unfinished, wait,
@@ -48,6 +53,33 @@ pub enum JobSpec {
 }
 
 impl JobSpec {
+    /// What whoever asks for it must be allowed: what to do, in which repository, to which node. What
+    /// writes outside of the store is for writers, though it only reads there.
+    ///
+    /// # Errors
+    /// 400 for names that cannot be.
+    pub fn needs(&self) -> Result<(Action, RepoName, NodePath), Failure> {
+        let (action, repository, path) = match self {
+            Self::Verify(spec) => (Action::Read, &spec.repository, None),
+            Self::Import(spec) => (Action::Write, &spec.repository, spec.group.as_deref()),
+            Self::Export(spec) => (Action::Write, &spec.repository, spec.path.as_deref()),
+            Self::Publish(spec) => (Action::Write, &spec.repository, spec.path.as_deref()),
+            Self::Materialize(spec) => (Action::Write, &spec.repository, spec.path.as_deref()),
+        };
+        Ok((action, repository.parse()?, path.unwrap_or("").parse()?))
+    }
+
+    /// The same with this author of what it commits.
+    #[must_use]
+    pub fn by(mut self, author: String) -> Self {
+        match &mut self {
+            Self::Import(spec) => spec.author = Some(author),
+            Self::Materialize(spec) => spec.author = Some(author),
+            Self::Verify(_) | Self::Export(_) | Self::Publish(_) => {}
+        }
+        self
+    }
+
     fn kind(&self) -> &dyn Kind {
         match self {
             Self::Import(spec) => spec.as_ref(),
