@@ -86,11 +86,10 @@ pub(crate) async fn guard(
 ) -> Response {
     let (mut parts, body) = request.into_parts();
     let asked = Asked::of(&mut parts).await;
-    let headers = parts.headers.clone();
     let auth = state.auth();
     let mut who = auth.anonymous();
     let admitted = match &asked {
-        Ok(asked) => admit(auth, asked, &headers, &mut who).await,
+        Ok(asked) => admit(auth, asked, &parts.headers, &mut who).await,
         Err(_) => Err(Refusal::new(
             "malformed-path",
             Failure::bad_request("path", "it is not UTF-8"),

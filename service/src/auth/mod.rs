@@ -15,10 +15,10 @@
 mod access;
 pub mod audit;
 mod guard;
+mod jwt;
 mod keys;
 mod oidc;
 mod rates;
-mod ring_jwt;
 pub mod routes;
 mod rules;
 pub mod tls;

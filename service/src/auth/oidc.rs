@@ -5,38 +5,22 @@
 //!                                                              └► not there: keys fetched again, seldom
 //! ```
 //!
-//! The algorithm is taken from the header only to be looked up in [`ALGORITHMS`], and the key must be
-//! of its type, whatever the header says. Sources: RFC 7515, 7517, 7519, 8725; OpenID Connect
-//! Discovery 1.0.
+//! `jwt` says whether a token holds. Source: OpenID Connect Discovery 1.0.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
-};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use chrono::Utc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 use url::Url;
 
 use super::access::{Grant, Principal};
-use super::ring_jwt;
+use super::jwt::{Key, Reason, Token};
 use super::rules::Rule;
 use crate::error::{Failure, chain};
 
-/// Signatures that are accepted: none that its verifier could make.
-const ALGORITHMS: [Algorithm; 4] = [
-    Algorithm::RS256,
-    Algorithm::PS256,
-    Algorithm::ES256,
-    Algorithm::EdDSA,
-];
-/// How far clocks may differ, in seconds.
-const LEEWAY_S: u64 = 30;
-/// Longest token: headers are bounded by servers at some such length anyway.
-const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Longest document of an issuer.
 const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 /// Most keys of an issuer.
@@ -64,9 +48,6 @@ pub struct OidcSettings {
     pub name_claim: Option<String>,
 }
 
-/// Why a token is not taken, for the audit log.
-type Reason = &'static str;
-
 /// The issuers of a service.
 #[derive(Debug)]
 pub struct Oidc {
@@ -85,7 +66,7 @@ struct Issuer {
 
 #[derive(Clone, Debug, Default)]
 struct Fetched {
-    keys: Option<Arc<Vec<Jwk>>>,
+    keys: Option<Arc<Vec<Key>>>,
     /// When they came.
     at: Option<Instant>,
     /// When they were asked for last.
@@ -113,7 +94,6 @@ impl Oidc {
         if settings.issuers.len() > 1 && !settings.rules.iter().all(Rule::names_issuer) {
             return Err("with several issuers, each --oidc-role says of which one: iss=https%3A//…,claim=value:role".into());
         }
-        ring_jwt::install();
         let http = reqwest::Client::builder()
             .timeout(FETCH_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
@@ -136,63 +116,28 @@ impl Oidc {
     /// # Errors
     /// 503 if the keys of its issuer cannot be had.
     pub async fn identify(&self, token: &str) -> Result<Result<Principal, Reason>, Failure> {
-        let unverified = match Unverified::parse(token) {
-            Ok(unverified) => unverified,
+        let token = match Token::parse(token) {
+            Ok(token) => token,
             Err(reason) => return Ok(Err(reason)),
         };
-        let named = |issuer: &&Issuer| issuer.url == unverified.issuer;
-        let Some(issuer) = self.issuers.iter().find(named) else {
+        let Some(named) = token.issuer() else {
+            return Ok(Err("claims"));
+        };
+        let Some(issuer) = self.issuers.iter().find(|issuer| issuer.url == named) else {
             return Ok(Err("issuer"));
         };
-        let mut fitting = unverified.fitting(&*issuer.keys(&self.http, false).await?);
-        if fitting.is_empty() {
-            fitting = unverified.fitting(&*issuer.keys(&self.http, true).await?);
+        let mut keys = issuer.keys(&self.http, false).await?;
+        if token.fitting(&keys).is_empty() {
+            keys = issuer.keys(&self.http, true).await?;
         }
-        let mut reason = "unknown-key";
-        for key in fitting {
-            match self.verify(token, &unverified, issuer, &key) {
-                Ok(claims) => return Ok(self.principal(issuer, &claims)),
-                Err(other) => reason = other,
-            }
-        }
-        Ok(Err(reason))
-    }
-
-    fn verify(
-        &self,
-        token: &str,
-        unverified: &Unverified,
-        issuer: &Issuer,
-        key: &Jwk,
-    ) -> Result<Map<String, Value>, Reason> {
-        use jsonwebtoken::errors::ErrorKind;
-        let mut validation = Validation::new(unverified.algorithm);
-        validation.leeway = LEEWAY_S;
-        validation.validate_nbf = true;
-        validation.set_audience(&self.settings.audiences);
-        validation.set_issuer(&[&issuer.url]);
-        validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
-        let key = DecodingKey::from_jwk(key).map_err(|_| "key")?;
-        let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &validation);
-        decoded
-            .map(|token| token.claims)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => "expired",
-                ErrorKind::ImmatureSignature => "not-yet-valid",
-                ErrorKind::InvalidAudience => "audience",
-                ErrorKind::InvalidIssuer => "issuer",
-                ErrorKind::InvalidSignature => "signature",
-                ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => "claims",
-                _ => "malformed",
-            })
+        let fitting = token.fitting(&keys);
+        let now_s = Utc::now().timestamp_millis() as f64 / 1e3;
+        let verified = token.verified(&fitting, &self.settings.audiences, now_s);
+        Ok(verified.and_then(|claims| self.principal(issuer, &claims)))
     }
 
     fn principal(&self, issuer: &Issuer, claims: &Map<String, Value>) -> Result<Principal, Reason> {
         let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
-        // Of another issuer in disguise.
-        if text("iss") != Some(&issuer.url) {
-            return Err("issuer");
-        }
         let subject = text("sub")
             .filter(|subject| is_name(subject))
             .ok_or("claims")?;
@@ -217,102 +162,13 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control)
 }
 
-/// What a token says of itself before anything of it is believed.
-struct Unverified {
-    algorithm: Algorithm,
-    key_id: Option<String>,
-    issuer: String,
-}
-
-impl Unverified {
-    fn parse(token: &str) -> Result<Self, Reason> {
-        #[derive(Deserialize)]
-        struct Header {
-            alg: String,
-            kid: Option<String>,
-            crit: Option<Value>,
-        }
-        #[derive(Deserialize)]
-        struct Claims {
-            iss: String,
-        }
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err("malformed");
-        }
-        let parts: Vec<&str> = token.split('.').collect();
-        let [header, claims, _] = parts[..] else {
-            return Err("malformed");
-        };
-        let header: Header = decoded(header)?;
-        // What must be understood and is not: RFC 7515, 4.1.11.
-        if header.crit.is_some() {
-            return Err("malformed");
-        }
-        let algorithm: Algorithm = header.alg.parse().map_err(|_| "algorithm")?;
-        if !ALGORITHMS.contains(&algorithm) {
-            return Err("algorithm");
-        }
-        let claims: Claims = decoded(claims)?;
-        Ok(Self {
-            algorithm,
-            key_id: header.kid,
-            issuer: claims.iss,
-        })
-    }
-
-    /// The keys that may have signed it.
-    fn fitting(&self, keys: &[Jwk]) -> Vec<Jwk> {
-        let fits = |key: &&Jwk| {
-            let named = self.key_id.as_ref();
-            let is_named = named.is_none_or(|id| key.common.key_id.as_ref() == Some(id));
-            is_named && fits(self.algorithm, key)
-        };
-        // A token that names no key is not tried with many.
-        keys.iter().filter(fits).take(4).cloned().collect()
-    }
-}
-
-fn decoded<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, Reason> {
-    use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part);
-    let bytes = bytes.map_err(|_| "malformed")?;
-    serde_json::from_slice(&bytes).map_err(|_| "malformed")
-}
-
-/// Whether a key is of the type that an algorithm takes, and meant for it.
-fn fits(algorithm: Algorithm, key: &Jwk) -> bool {
-    let is_of_type = match (&key.algorithm, algorithm) {
-        (AlgorithmParameters::RSA(_), Algorithm::RS256 | Algorithm::PS256) => true,
-        (AlgorithmParameters::EllipticCurve(key), Algorithm::ES256) => {
-            key.curve == EllipticCurve::P256
-        }
-        (AlgorithmParameters::OctetKeyPair(key), Algorithm::EdDSA) => {
-            key.curve == EllipticCurve::Ed25519
-        }
-        _ => false,
-    };
-    let common = &key.common;
-    let is_for = match common.key_algorithm {
-        None => true,
-        Some(KeyAlgorithm::RS256) => algorithm == Algorithm::RS256,
-        Some(KeyAlgorithm::PS256) => algorithm == Algorithm::PS256,
-        Some(KeyAlgorithm::ES256) => algorithm == Algorithm::ES256,
-        Some(KeyAlgorithm::EdDSA) => algorithm == Algorithm::EdDSA,
-        Some(_) => false,
-    };
-    let is_to_sign = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
-    let operations = common.key_operations.as_ref();
-    let is_to_verify = operations.is_none_or(|all| all.contains(&KeyOperations::Verify));
-    is_of_type && is_for && is_to_sign && is_to_verify
-}
-
 impl Issuer {
     fn fetched(&self) -> std::sync::MutexGuard<'_, Fetched> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its keys; `again` because one is not among those that are known.
-    async fn keys(&self, http: &reqwest::Client, again: bool) -> Result<Arc<Vec<Jwk>>, Failure> {
+    async fn keys(&self, http: &reqwest::Client, again: bool) -> Result<Arc<Vec<Key>>, Failure> {
         let asked = Instant::now();
         let usable = |fetched: &Fetched| {
             let came_since = again && fetched.at.is_some_and(|at| at > asked);
@@ -364,7 +220,7 @@ impl Issuer {
         }
     }
 
-    async fn fetch(&self, http: &reqwest::Client) -> Result<Vec<Jwk>, String> {
+    async fn fetch(&self, http: &reqwest::Client) -> Result<Vec<Key>, String> {
         #[derive(Deserialize)]
         struct Discovery {
             issuer: String,
@@ -385,9 +241,7 @@ impl Issuer {
         let set: Set = document(http, &found.jwks_uri).await?;
         // Keys of kinds that are not known stand beside others.
         let keys = set.keys.into_iter().take(MAX_KEYS);
-        Ok(keys
-            .filter_map(|key| serde_json::from_value(key).ok())
-            .collect())
+        Ok(keys.filter_map(|key| Key::parse(&key)).collect())
     }
 }
 

@@ -29,8 +29,6 @@ pub(super) struct ServeArgs {
     #[arg(long, default_value = "127.0.0.1:8686", env = "QUARR_LISTEN")]
     listen: SocketAddr,
     #[command(flatten)]
-    access: AccessArgs,
-    #[command(flatten)]
     allow: AllowArgs,
     /// Most jobs, such as imports, that are worked on at once; others wait.
     #[arg(long, default_value_t = 2, value_name = "N", env = "QUARR_JOBS", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -38,6 +36,8 @@ pub(super) struct ServeArgs {
     /// Largest file that may be sent to be imported.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, env = "QUARR_UPLOAD_LIMIT", default_value = "64GiB")]
     upload_limit: u64,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 impl ServeArgs {

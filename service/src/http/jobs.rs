@@ -46,12 +46,14 @@ pub(crate) async fn begin(
 ) -> Result<Response, Failure> {
     let spec: JobSpec = serde_json::from_slice(&body)
         .map_err(|error| Failure::bad_request("body", error.to_string()))?;
-    let (action, repository, path) = spec.needs()?;
-    if action == Action::Write && !exists(&state, &repository).await? {
-        // An import makes it.
+    let (repository, needs) = spec.needs()?;
+    if matches!(spec, JobSpec::Import(_)) && !exists(&state, &repository).await? {
+        // It makes the repository.
         state.check(Action::Administer, &repository, &NodePath::root())?;
     }
-    state.check(action, &repository, &path)?;
+    for (action, path) in &needs {
+        state.check(*action, &repository, path)?;
+    }
     let spec = match state.access().principal() {
         Some(principal) => spec.by(principal.name.clone()),
         None => spec,
@@ -79,8 +81,11 @@ async fn exists(state: &State, repository: &RepoName) -> Result<bool, Failure> {
 
 /// Whether someone may see and cancel a job: whoever may begin such a one.
 fn is_seen(state: &State, job: &Job) -> bool {
-    let needs = job.spec.needs();
-    needs.is_ok_and(|(action, repository, path)| state.access().allows(action, &repository, &path))
+    let access = state.access();
+    job.spec.needs().is_ok_and(|(repository, needs)| {
+        let mut needs = needs.iter();
+        needs.all(|(action, path)| access.allows(*action, &repository, path))
+    })
 }
 
 /// The job, if it may be seen.

@@ -53,20 +53,28 @@ pub enum JobSpec {
 }
 
 impl JobSpec {
-    /// What whoever asks for it must be allowed: what to do, in which repository, to which node. What
-    /// writes outside of the store is for writers, though it only reads there.
+    /// The repository it is about, and what whoever asks for it must be allowed to do to which nodes of
+    /// that. What writes outside of the store is for writers, though it only reads there; it takes
+    /// coordinates along from groups above, so it is for readers of all.
     ///
     /// # Errors
     /// 400 for names that cannot be.
-    pub fn needs(&self) -> Result<(Action, RepoName, NodePath), Failure> {
-        let (action, repository, path) = match self {
-            Self::Verify(spec) => (Action::Read, &spec.repository, None),
-            Self::Import(spec) => (Action::Write, &spec.repository, spec.group.as_deref()),
-            Self::Export(spec) => (Action::Write, &spec.repository, spec.path.as_deref()),
-            Self::Publish(spec) => (Action::Write, &spec.repository, spec.path.as_deref()),
-            Self::Materialize(spec) => (Action::Write, &spec.repository, spec.path.as_deref()),
+    pub fn needs(&self) -> Result<(RepoName, Vec<(Action, NodePath)>), Failure> {
+        let (repository, path) = match self {
+            Self::Verify(spec) => (&spec.repository, None),
+            Self::Import(spec) => (&spec.repository, spec.group.as_deref()),
+            Self::Export(spec) => (&spec.repository, spec.path.as_deref()),
+            Self::Publish(spec) => (&spec.repository, spec.path.as_deref()),
+            Self::Materialize(spec) => (&spec.repository, spec.path.as_deref()),
         };
-        Ok((action, repository.parse()?, path.unwrap_or("").parse()?))
+        let path: NodePath = path.unwrap_or("").parse()?;
+        let all = (Action::Read, NodePath::root());
+        let needs = match self {
+            Self::Verify(_) => vec![all],
+            Self::Import(_) | Self::Materialize(_) => vec![(Action::Write, path)],
+            Self::Export(_) | Self::Publish(_) => vec![(Action::Write, path), all],
+        };
+        Ok((repository.parse()?, needs))
     }
 
     /// The same with this author of what it commits.
