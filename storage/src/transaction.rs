@@ -196,15 +196,6 @@ impl Transaction {
         }
     }
 
-    /// The nodes it changes so far, sorted: those that are made, changed, moved or deleted, from where
-    /// and to where.
-    pub fn changed_paths(&self) -> Vec<NodePath> {
-        self.changes()
-            .iter()
-            .map(|(path, _)| path.clone())
-            .collect()
-    }
-
     /// Whether it changes nothing so far.
     pub fn is_empty(&self) -> bool {
         self.changes().iter().next().is_none()

@@ -210,7 +210,7 @@ const ROUTES: &[(&str, &[(&str, Need)])] = &[
             ("MKCOL", Key(Write)),
         ],
     ),
-    // Whoever commits or gives up needs to be a writer of all that was changed: the handler looks.
+    // Whoever commits or gives up has opened it, or is a writer of all: the handler looks.
     (
         "/v1/transactions/{id}",
         &[("GET", Part(Write)), ("DELETE", Part(Write))],

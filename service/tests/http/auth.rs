@@ -103,7 +103,9 @@ impl Guarded {
 
 /// A path of the documentation with names that are there.
 fn url_of(path: &str) -> String {
-    path.replace("{repository}", "demo")
+    path.replace("/keys/{key}", "/keys/some")
+        .replace("{rest}", "index.html")
+        .replace("{repository}", "demo")
         .replace("{reference}", "main")
         .replace("{name}", "other")
         .replace("{key}", "g/f/c/0/0")

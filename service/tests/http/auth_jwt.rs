@@ -68,7 +68,7 @@ impl Key {
         match self {
             Self::Rsa(key) => {
                 let mut signature = vec![0; key.public().modulus_len()];
-                let padding: &dyn ring::signature::RsaEncoding = match algorithm {
+                let padding: &'static dyn ring::signature::RsaEncoding = match algorithm {
                     "PS256" => &RSA_PSS_SHA256,
                     _ => &RSA_PKCS1_SHA256,
                 };
