@@ -98,11 +98,11 @@ impl Issuer {
         let router = Router::new()
             .route(
                 "/realm/.well-known/openid-configuration",
-                get(async move || Json(discovery)),
+                get(move || async move { Json(discovery) }),
             )
             .route(
                 "/realm/keys",
-                get(async move || {
+                get(move || async move {
                     count.fetch_add(1, Ordering::Relaxed);
                     let keys = served.lock().unwrap().clone();
                     Json(json!({ "keys": keys }))

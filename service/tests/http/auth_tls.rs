@@ -46,7 +46,7 @@ impl Server {
         let listener = TlsListener::new(listener, tls.clone()).unwrap();
         let router = Router::new().route(
             "/",
-            get(async |version: axum::http::Version| format!("{version:?}")),
+            get(|version: axum::http::Version| async move { format!("{version:?}") }),
         );
         let service = router.into_make_service_with_connect_info::<Remote>();
         tokio::spawn(async move { axum::serve(listener, service).await });
