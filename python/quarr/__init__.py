@@ -44,6 +44,7 @@ from .errors import (
     ServiceError,
     TooLargeError,
     TransportError,
+    UnauthorizedError,
     UnavailableError,
     UnknownOutcomeError,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "Transaction",
     "TransactionInfo",
     "TransportError",
+    "UnauthorizedError",
     "UnavailableError",
     "UnknownOutcomeError",
     "connect",
@@ -132,7 +134,8 @@ def connect(
     Parameters
     ----------
     url : where it is: ``http://127.0.0.1:8686``.
-    token : sent as ``Authorization: Bearer``.
+    token : an API key or a JWT, sent as ``Authorization: Bearer``; that in the environment variable
+        ``QUARR_TOKEN`` if left out, none if empty.
     timeout_s : longest wait for the next bytes of an answer, in seconds.
     headers : sent with every request.
     compress : whether answers may come compressed: fewer bytes, more time.

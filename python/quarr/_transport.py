@@ -132,7 +132,8 @@ class HttpTransport:
     Parameters
     ----------
     url : where the service is: ``http://127.0.0.1:8686``, also with a path in front of ``/v1``.
-    token : sent as ``Authorization: Bearer``.
+    token : an API key or a JWT, sent as ``Authorization: Bearer``; that in the environment variable
+        ``QUARR_TOKEN`` if left out, none if empty.
     timeout_s : longest wait for the next bytes of an answer, in seconds.
     headers : sent with every request.
     compress : whether computed answers may come compressed, which saves bytes and costs time.
@@ -151,8 +152,10 @@ class HttpTransport:
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError(f"{url!r} is no URL of a service: http://HOST:PORT")
         self._url = url.rstrip("/")
+        if token is None:
+            token = os.environ.get("QUARR_TOKEN")
         self._options: dict[str, Any] = {
-            "token": token,
+            "token": token or None,
             "timeout_s": timeout_s,
             "headers": dict(headers or {}),
             "compress": compress,
@@ -168,6 +171,14 @@ class HttpTransport:
     def url(self) -> str:
         """What a user passed."""
         return self._url
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of every request, credentials among them."""
+        headers = dict(self._options["headers"])
+        if self._options["token"] is not None:
+            headers["Authorization"] = f"Bearer {self._options['token']}"
+        return headers
 
     def __repr__(self) -> str:
         return f"HttpTransport({self._url!r})"
@@ -197,10 +208,8 @@ class HttpTransport:
         headers = {
             "Accept-Encoding": "gzip" if options["compress"] else "identity",
             "User-Agent": "quarr-python",
-            **options["headers"],
+            **self.headers,
         }
-        if options["token"] is not None:
-            headers["Authorization"] = f"Bearer {options['token']}"
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=min(30.0, options["timeout_s"]), sock_read=options["timeout_s"]
         )

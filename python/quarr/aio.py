@@ -956,6 +956,18 @@ class AsyncSnapshot(_Caller):
         """The name of its repository."""
         return self._repository
 
+    @property
+    def zarr_url(self) -> str:
+        """The commit as a Zarr store over HTTP, for clients that know nothing of Quarr."""
+        return f"{self._transport.url}{self._target}/zarr"
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """What fsspec needs besides :attr:`zarr_url`, the credentials among it:
+        ``xr.open_zarr(snapshot.zarr_url, storage_options=snapshot.storage_options)``."""
+        headers = getattr(self._transport, "headers", None)
+        return {"headers": dict(headers)} if headers else {}
+
     def store(self, *, verify: bool | None = None) -> Store:
         """The commit as a Zarr store, read-only; see :class:`quarr.Store`."""
         from .store import Store

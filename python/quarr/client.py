@@ -633,6 +633,18 @@ class Snapshot:
         """The name of its repository."""
         return self._aio.repository
 
+    @property
+    def zarr_url(self) -> str:
+        """The commit as a Zarr store over HTTP, for clients that know nothing of Quarr."""
+        return self._aio.zarr_url
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """What fsspec needs besides :attr:`zarr_url`, the credentials among it:
+        ``xr.open_zarr(snapshot.zarr_url, storage_options=snapshot.storage_options)``.
+        """
+        return self._aio.storage_options
+
     def store(self, *, verify: bool | None = None) -> Store:
         """The commit as a Zarr store, read-only; see :class:`quarr.Store`."""
         return self._aio.store(verify=verify)

@@ -27,6 +27,7 @@ __all__ = [
     "ServiceError",
     "TooLargeError",
     "TransportError",
+    "UnauthorizedError",
     "UnavailableError",
     "UnknownOutcomeError",
 ]
@@ -112,8 +113,12 @@ class ExpiredError(Error):
     """It was there and is no more."""
 
 
+class UnauthorizedError(Error):
+    """The service asks who you are: give a token, or one that is valid."""
+
+
 class ForbiddenError(Error):
-    """The service may not do this, like reading a file of its own for an import."""
+    """You may not do this, or the service may not, like reading a file of its own for an import."""
 
 
 class PreconditionError(Error):
@@ -157,6 +162,7 @@ class JobError(Error):
 
 
 _BY_STATUS: dict[int, type[Error]] = {
+    401: UnauthorizedError,
     403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,

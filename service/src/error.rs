@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
+use crate::auth::Denied;
 use crate::telemetry::trace;
 
 /// A problem, as it is sent.
@@ -77,6 +78,10 @@ pub struct Failure {
     object_bytes: Option<u64>,
     /// Whether a stored object is not there.
     is_loss: bool,
+    /// Seconds after which to try again.
+    retry_after: Option<u64>,
+    /// Whether someone may not do this: why in a word.
+    denied: Option<&'static str>,
 }
 
 impl Failure {
@@ -97,6 +102,8 @@ impl Failure {
             cause: None,
             object_bytes: None,
             is_loss: false,
+            retry_after: None,
+            denied: None,
         }
     }
 
@@ -131,6 +138,52 @@ impl Failure {
     pub fn forbidden(detail: impl Into<String>) -> Self {
         let title = "The service is not allowed to do this";
         Self::new(StatusCode::FORBIDDEN, "forbidden", title, detail)
+    }
+
+    /// Whoever asks has to say who he is; `was_given` if what he said is wrong.
+    pub fn unauthorized(was_given: bool) -> Self {
+        let detail = match was_given {
+            true => "these credentials are not valid",
+            false => "say who you are: Authorization: Bearer and an API key or a token",
+        };
+        let title = "Credentials are needed";
+        let mut failure = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", title, detail);
+        failure.denied = Some(if was_given {
+            "credentials"
+        } else {
+            "no-credentials"
+        });
+        failure
+    }
+
+    /// Whoever asks may not do this.
+    pub fn denied(detail: impl Into<String>) -> Self {
+        let title = "You may not do this";
+        let mut failure = Self::new(StatusCode::FORBIDDEN, "not-permitted", title, detail);
+        failure.denied = Some("not-permitted");
+        failure
+    }
+
+    /// The same failure, which denies something to someone who must not know that there is such.
+    #[must_use]
+    pub fn hidden(mut self) -> Self {
+        self.denied = Some("hidden");
+        self
+    }
+
+    /// There is no such repository, as far as whoever asks may know.
+    pub fn hidden_repository(name: &storage::RepoName) -> Self {
+        let none = storage::Error::not_found("repository", name.as_str(), std::iter::empty());
+        Self::from(none).hidden()
+    }
+
+    /// Whoever asks has asked for too much lately.
+    pub fn too_many(after: std::time::Duration) -> Self {
+        let (title, detail) = ("Too many requests", "slow down: /v1/limits has the limits");
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut failure = Self::new(status, "too-many-requests", title, detail);
+        failure.retry_after = Some(after.as_secs_f64().ceil().max(1.0) as u64);
+        failure
     }
 
     /// The request is for another host.
@@ -405,6 +458,23 @@ impl IntoResponse for Failure {
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            // Browsers keep what they are asked for with Basic, and send it for pages of others.
+            let challenge = match self.denied {
+                Some("credentials") => "Bearer realm=\"quarr\", error=\"invalid_token\"",
+                _ => "Bearer realm=\"quarr\"",
+            };
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
+        }
+        if let Some(reason) = self.denied {
+            response.extensions_mut().insert(Denied(reason));
         }
         response
     }

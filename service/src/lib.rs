@@ -3,6 +3,7 @@
 //! A handler parses, calls one library function and encodes. Commands that read go through the same
 //! router as HTTP requests, in the process or over the network, so both give the same answers.
 
+pub mod auth;
 pub mod cli;
 pub mod error;
 pub mod format;

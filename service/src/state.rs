@@ -14,6 +14,7 @@ use storage::{
     Repository, SharedTransaction, Snapshot, Store, TransactionId,
 };
 
+use crate::auth::{Access, Action, Auth, Scope};
 use crate::error::Failure;
 use crate::http::admission::Admission;
 use crate::http::gathered::Gathering;
@@ -45,9 +46,9 @@ impl Default for Limits {
     }
 }
 
-/// The service's state. Cloning is cheap.
+/// The service's state, and what of it whoever asks may see and change. Cloning is cheap.
 #[derive(Clone, Debug)]
-pub struct State(Arc<Inner>);
+pub struct State(Arc<Inner>, Access);
 
 #[derive(Debug)]
 struct Inner {
@@ -73,6 +74,8 @@ struct Inner {
     telemetry: Telemetry,
     /// What clients of a server may take; nothing for a program that asks itself.
     serving: OnceLock<(serving::Limits, Admission)>,
+    /// Who may do what.
+    auth: OnceLock<Auth>,
 }
 
 /// How long an open repository is taken to be the one in the store. Another process may delete it
@@ -95,6 +98,8 @@ pub struct Pinned {
     pub branch: Option<RefName>,
     /// Whether the reference may name another commit later: anything but a whole commit id.
     pub moves: bool,
+    /// The part of it that may be seen.
+    pub scope: Scope,
 }
 
 impl Pinned {
@@ -127,7 +132,7 @@ impl State {
             .max_capacity(64 << 20)
             .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
             .build();
-        Self(Arc::new(Inner {
+        let inner = Inner {
             store,
             engine,
             limits,
@@ -146,7 +151,73 @@ impl State {
             transactions: OpenTransactions::default(),
             telemetry: Telemetry::default(),
             serving: OnceLock::new(),
-        }))
+            auth: OnceLock::new(),
+        };
+        Self(Arc::new(inner), Access::everything())
+    }
+
+    /// The same state, which asks who its clients are. The first call counts.
+    #[must_use]
+    pub fn with_auth(self, auth: Auth) -> Self {
+        let _ = self.0.auth.set(auth);
+        self
+    }
+
+    /// Who may do what.
+    pub fn auth(&self) -> &Auth {
+        self.0.auth.get_or_init(|| Auth::open(&self.0.store))
+    }
+
+    /// The same state for someone who may do this.
+    #[must_use]
+    pub fn seen_by(&self, access: Access) -> Self {
+        Self(self.0.clone(), access)
+    }
+
+    /// The same state for the service itself: for work that was permitted and goes on without who asked
+    /// for it.
+    pub(crate) fn of_service(&self) -> Self {
+        self.seen_by(Access::everything())
+    }
+
+    /// What may be done.
+    pub fn access(&self) -> &Access {
+        &self.1
+    }
+
+    /// Whom commits and log entries name: who asks, if that is known, whoever he says he is; else who
+    /// he says.
+    pub fn author(&self, said: Option<String>) -> String {
+        match self.access().principal() {
+            Some(principal) => principal.name.clone(),
+            None => said.unwrap_or_else(|| "http".to_owned()),
+        }
+    }
+
+    /// Refuses what must not be done to the node at `path`.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn check(
+        &self,
+        action: Action,
+        repository: &RepoName,
+        path: &NodePath,
+    ) -> Result<(), Failure> {
+        match self.access().allows(action, repository, path) {
+            true => Ok(()),
+            false => Err(Failure::denied(format!(
+                "you may not do this to {path} of {repository}"
+            ))),
+        }
+    }
+
+    /// Refuses repositories of which nothing may be seen, as if there were none.
+    fn check_seen(&self, name: &RepoName) -> Result<(), Failure> {
+        match self.access().allows_in(Action::Read, name) {
+            true => Ok(()),
+            false => Err(Failure::hidden_repository(name)),
+        }
     }
 
     /// The same state, which also signs logs. The first call counts.
@@ -278,6 +349,7 @@ impl State {
     /// # Errors
     /// 404 with names that look alike if there is none.
     pub async fn repository(&self, name: &RepoName) -> Result<Repository, Failure> {
+        self.check_seen(name)?;
         if let Some(repository) = self.known_repository(name).await? {
             return Ok(repository);
         }
@@ -305,7 +377,11 @@ impl State {
             Err(storage::Error::NotFound { .. }) => {
                 self.forget(name);
                 let known = storage::list_repositories(&self.0.store).await?;
-                let known = known.iter().map(String::as_str);
+                let is_seen = |known: &&str| {
+                    let parsed = known.parse();
+                    parsed.is_ok_and(|known| self.access().allows_in(Action::Read, &known))
+                };
+                let known = known.iter().map(String::as_str).filter(is_seen);
                 return Err(storage::Error::not_found("repository", name.as_str(), known).into());
             }
             Err(error) => return Err(error.into()),
@@ -389,6 +465,7 @@ impl State {
     /// 400 for a malformed id, 404 if there is none, 409 if it was committed or aborted.
     pub async fn transaction(&self, id: &str) -> Result<OpenTransaction, Failure> {
         let (name, transaction) = transaction_name(id)?;
+        self.check_seen(&name)?;
         // As it is written everywhere, however it was written here.
         let id = &format!("{name}:{transaction}");
         let read = async {
@@ -436,7 +513,9 @@ impl State {
     /// 400 for a malformed reference, 404 if it names nothing.
     pub async fn snapshot(&self, repository: &str, reference: &str) -> Result<Pinned, Failure> {
         let asked = Instant::now();
-        let repository = self.repository(&repository.parse()?).await?;
+        let name = repository.parse()?;
+        let scope = self.access().scope(Action::Read, &name);
+        let repository = self.repository(&name).await?;
         let expression: RefExpression = reference.parse()?;
         let resolved = repository.resolve_since(&expression, asked).await?;
         let snapshot = match repository.snapshot(resolved.commit).await {
@@ -451,12 +530,13 @@ impl State {
             snapshot,
             branch: resolved.branch,
             moves,
+            scope,
         })
     }
 }
 
 /// The repository and the transaction that an id names.
-fn transaction_name(id: &str) -> Result<(RepoName, TransactionId), Failure> {
+pub(crate) fn transaction_name(id: &str) -> Result<(RepoName, TransactionId), Failure> {
     let parsed = id
         .split_once(':')
         .and_then(|(name, id)| Some((name.parse().ok()?, id.parse().ok()?)));

@@ -69,13 +69,17 @@ struct Audited {
     proofs: usize,
 }
 
-pub(super) async fn audit(args: &AuditArgs, as_json: bool) -> Result<(), Failed> {
+pub(super) async fn audit(
+    args: &AuditArgs,
+    http: reqwest::Client,
+    as_json: bool,
+) -> Result<(), Failed> {
     let log = args.key[0].name().to_owned();
     let state = match &args.state {
         Some(path) => path.clone(),
         None => state_file(&log)?,
     };
-    let mut service = Outsider::new();
+    let mut service = Outsider::new(http);
     service.find_repository(&args.url, &log).await?;
     loop {
         let audited = match (once(&service, args, &state).await, args.every) {
@@ -237,9 +241,9 @@ struct Outsider {
 }
 
 impl Outsider {
-    fn new() -> Self {
+    fn new(http: reqwest::Client) -> Self {
         Self {
-            http: reqwest::Client::new(),
+            http,
             url: String::new(),
         }
     }

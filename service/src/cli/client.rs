@@ -4,7 +4,7 @@ use std::path::Path;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -36,11 +36,15 @@ impl Client {
         Self::InProcess(router)
     }
 
-    pub(super) fn remote(url: &str) -> Self {
-        Self::Remote {
+    pub(super) fn remote(
+        url: &str,
+        token: Option<&str>,
+        authority: Option<&Path>,
+    ) -> Result<Self, Failed> {
+        Ok(Self::Remote {
             url: url.trim_end_matches('/').to_owned(),
-            http: reqwest::Client::new(),
-        }
+            http: http(token, authority)?,
+        })
     }
 
     /// The answer's JSON; null if it has no body.
@@ -177,6 +181,30 @@ impl Client {
         }
         Err(failure(status, &bytes))
     }
+}
+
+/// What requests are sent with, as whoever has the token. It goes to the service that is asked alone:
+/// redirects to others lose it.
+pub(super) fn http(
+    token: Option<&str>,
+    authority: Option<&Path>,
+) -> Result<reqwest::Client, Failed> {
+    let mut builder = reqwest::Client::builder();
+    if let Some(token) = token.filter(|token| !token.is_empty()) {
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| Failed("--token is no token".into()))?;
+        value.set_sensitive(true);
+        builder = builder.default_headers([(header::AUTHORIZATION, value)].into_iter().collect());
+    }
+    if let Some(path) = authority {
+        let failed = |reason: String| Failed(format!("--server-ca {}: {reason}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem);
+        for certificate in certificates.map_err(|error| failed(error.to_string()))? {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
+    Ok(builder.build()?)
 }
 
 fn escape(text: &str) -> String {

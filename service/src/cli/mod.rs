@@ -14,7 +14,9 @@ macro_rules! out {
     };
 }
 
+mod access;
 mod audit;
+mod auth;
 mod check;
 mod client;
 mod config;
@@ -127,6 +129,18 @@ struct Place {
     /// [env: QUARR_SERVER]
     #[arg(long, global = true, value_name = "URL", conflicts_with = "store")]
     server: Option<String>,
+    /// An API key or token for --server.
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        env = "QUARR_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+    /// A certificate, PEM, that --server may be signed with besides those of the web.
+    #[arg(long, global = true, value_name = "FILE", env = "QUARR_SERVER_CA")]
+    server_ca: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -163,6 +177,16 @@ impl Place {
             stale_after: self.job_stale_after.unwrap_or(defaults.stale_after),
             ..defaults
         }
+    }
+
+    /// What requests to others are sent with.
+    fn http(&self) -> Result<reqwest::Client, Failed> {
+        client::http(self.token.as_deref(), self.server_ca.as_deref())
+    }
+
+    /// A service to ask, as whoever has the token.
+    fn client(&self, url: &str) -> Result<Client, Failed> {
+        Client::remote(url, self.token.as_deref(), self.server_ca.as_deref())
     }
 
     /// The service to ask, if any: one that is named here goes before a store, what is named here
@@ -274,6 +298,9 @@ enum ServiceCommand {
     Reset(versions::ResetArgs),
     /// Prove what a slice holds, for someone who has neither the store nor the service.
     Prove(proofs::ProveArgs),
+    /// Make, list, rotate and revoke API keys; show who one is.
+    #[command(subcommand)]
+    Auth(auth::AuthCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -419,7 +446,7 @@ where
     F: AsyncFnOnce(&Client) -> Result<(), Failed>,
 {
     if let Some(url) = place.server() {
-        return command(&Client::remote(&url)).await;
+        return command(&place.client(&url)?).await;
     }
     let state = open_state(place)?;
     let result = command(&Client::in_process(http::router(state.clone()))).await;
@@ -459,14 +486,15 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
             let store = store::fit_to_serve(store, args.is_read_only()).await?;
             let costs = sizes::measured_costs(&store).await;
             let (engine, limits) = place.sizes.engine(costs)?;
-            let state = State::new(store, engine, limits);
+            let auth = args.auth(&store).await?;
+            let state = State::new(store, engine, limits).with_auth(auth);
             let state = state.with_jobs(args.job_settings(place.job_settings())?);
             let state = with_signing(place, state)?;
             serve::serve(state, &args).await?;
         }
         Command::Import(args) => {
             if let Some(url) = place.server() {
-                transfer::import_over(&Client::remote(&url), &args, as_json).await?;
+                transfer::import_over(&place.client(&url)?, &args, as_json).await?;
             } else {
                 let import = async |state: &State| transfer::import(state, &args, as_json).await;
                 over_store(place, "import", import).await?;
@@ -481,7 +509,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         }
         Command::Jobs(command) => match place.server() {
             Some(url) => {
-                let client = Client::remote(&url);
+                let client = place.client(&url)?;
                 jobs::jobs(&jobs::Where::There(&client), command, as_json).await?;
             }
             None => {
@@ -492,7 +520,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
             }
         },
         Command::Export(args) => match place.server() {
-            Some(url) => export::export_over(&Client::remote(&url), &args, as_json).await?,
+            Some(url) => export::export_over(&place.client(&url)?, &args, as_json).await?,
             None => export::export(&open_state(place)?, &args, as_json).await?,
         },
         Command::Publish(args) => {
@@ -500,7 +528,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         }
         Command::Verify(args) => {
             return match place.server() {
-                Some(url) => verify::verify_over(&Client::remote(&url), &args, as_json).await,
+                Some(url) => verify::verify_over(&place.client(&url)?, &args, as_json).await,
                 None => verify::verify(&open_state(place)?, &args, as_json).await,
             };
         }
@@ -526,7 +554,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         }
         Command::Check(args) => return check::check(args, as_json).await,
         Command::CheckProof(args) => proofs::check_proof(&args, as_json)?,
-        Command::Audit(args) => audit::audit(&args, as_json).await?,
+        Command::Audit(args) => audit::audit(&args, place.http()?, as_json).await?,
         Command::Openapi => out!(
             "{}",
             serde_json::to_string_pretty(&http::openapi_document())?
@@ -548,6 +576,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
 
 async fn request(client: &Client, command: ServiceCommand, as_json: bool) -> Result<(), Failed> {
     match command {
+        ServiceCommand::Auth(command) => auth::auth(client, command, as_json).await?,
         ServiceCommand::Prove(args) => proofs::prove(client, &args, as_json).await?,
         ServiceCommand::Repo(command) => repo(client, command, as_json).await?,
         ServiceCommand::Branch(command) => refs(client, "branches", command, as_json).await?,

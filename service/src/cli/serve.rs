@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use axum::middleware;
 use clap::Args;
-use storage::Externals;
+use storage::{Externals, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::either::Either;
 use tracing::{info, warn};
 
 use super::Failed;
+use super::access::AccessArgs;
 use super::limits::LimitArgs;
 use super::reference::AllowArgs;
 use super::s3::S3Args;
 use super::sizes::parse_bytes;
+use crate::auth::Auth;
+use crate::auth::tls::{Tls, keep_reading};
 use crate::jobs::{Settings, hand_over, keep_adopting};
 use crate::signing::keep_publishing;
 use crate::state::State;
@@ -25,13 +29,9 @@ use crate::{http, serving};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Address to listen on. Anything but loopback needs --insecure while there is no
-    /// authentication.
+    /// Address to listen on. Anything but loopback needs authentication, or --insecure.
     #[arg(long, default_value = "127.0.0.1:8686", env = "QUARR_LISTEN")]
     listen: SocketAddr,
-    /// Serve anyone who reaches the address, under any host name, without authentication.
-    #[arg(long)]
-    insecure: bool,
     /// Serve reads alone, with credentials that need not allow anything else; writes and jobs are
     /// refused.
     #[arg(long, env = "QUARR_READ_ONLY")]
@@ -55,6 +55,8 @@ pub(super) struct ServeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     s3: S3Args,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 impl ServeArgs {
@@ -68,6 +70,11 @@ impl ServeArgs {
         self.read_only
     }
 
+    /// Who may do what.
+    pub(super) async fn auth(&self, store: &Store) -> Result<Auth, Failed> {
+        self.access.auth(store).await
+    }
+
     /// How the server works on jobs.
     pub(super) fn job_settings(&self, mut settings: Settings) -> Result<Settings, Failed> {
         settings.running_most = self.jobs.into();
@@ -78,9 +85,12 @@ impl ServeArgs {
 }
 
 pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> {
-    if !args.listen.ip().is_loopback() && !args.insecure {
+    let is_open = !state.auth().is_required();
+    let is_insecure = args.access.is_insecure();
+    let is_loopback = args.listen.ip().is_loopback();
+    if !is_loopback && is_open && !is_insecure {
         let reason = format!(
-            "listening on {} would let anyone read and change the data: use a loopback address, or --insecure",
+            "listening on {} would let anyone read and change the data: use a loopback address, make an API key (quarr auth key create), or --insecure",
             args.listen
         );
         return Err(Failed(reason));
@@ -93,33 +103,60 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
     let state = state.serving_within(limits.clone());
     let slow = Duration::from_millis(args.slow_query_ms);
     state.telemetry().set_slow(slow);
+    let tls = args.access.tls()?;
+    if !is_open && !is_loopback && tls.is_none() {
+        warn!(
+            "tokens and data cross the network in the clear: use --tls-cert and --tls-key, or a proxy with TLS"
+        );
+    }
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| Failed(format!("cannot listen on {}: {error}", args.listen)))?;
     let address = listener.local_addr()?;
-    let gateway = args.s3.bind(&state, args.insecure).await?;
+    let gateway = args.s3.bind(&state, is_insecure).await?;
     // Whoever reads the line below may stop the process at once.
     let stop = StopSignals::listen()?;
-    out!("Quarr serves {} at http://{address}", state.store().url());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = state.store().url();
+    let how = if is_open {
+        "without authentication"
+    } else {
+        "with authentication"
+    };
+    out!("Quarr serves {url} at {scheme}://{address} {how}");
+    tokio::spawn(keep_fresh(
+        state.clone(),
+        tls.clone(),
+        signal(SignalKind::hangup())?,
+    ));
     if !state.store().is_read_only() {
         tokio::spawn(keep_publishing(state.clone()));
         tokio::spawn(keep_adopting(state.clone()));
     }
-    let plain = |stream| std::future::ready(Ok(stream));
+    let secure = move |stream| {
+        let tls = tls.clone();
+        async move {
+            match tls {
+                Some(tls) => Ok(Either::Left(tls.accept(stream).await?)),
+                None => Ok(Either::Right(stream)),
+            }
+        }
+    };
     let gateway = match gateway {
         Some(bound) => {
-            out!("S3 clients read it at http://{}", bound.address()?);
-            Some(tokio::spawn(bound.serve(plain, limits.clone())))
+            out!("S3 clients read it at {scheme}://{}", bound.address()?);
+            Some(tokio::spawn(bound.serve(secure.clone(), limits.clone())))
         }
         None => None,
     };
     let router = http::router(state.clone());
-    let router = match args.insecure {
-        true => router,
-        false => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
+    // Credentials are what a page of another host does not have.
+    let router = match is_open && !is_insecure {
+        true => router.layer(middleware::from_fn(http::refuse_foreign_hosts)),
+        false => router,
     };
     let ending = tokio::spawn(end(state.clone(), stop, args.limits.drain()));
-    serving::serve(listener, plain, router, state, limits).await;
+    serving::serve(listener, secure, router, state, limits).await;
     if let Some(gateway) = gateway {
         gateway.await?;
     }
@@ -155,6 +192,24 @@ async fn end(state: State, mut stop: StopSignals, (delay, timeout): (Duration, D
         std::process::exit(1);
     });
     hand_over(&state).await;
+}
+
+/// Opens the audit log anew and reads the certificate again on SIGHUP, and the certificate when its
+/// files change.
+async fn keep_fresh(state: State, tls: Option<Tls>, mut hangup: Signal) {
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(keep_reading(tls));
+    }
+    while hangup.recv().await.is_some() {
+        let (state, tls) = (state.clone(), tls.clone());
+        let refreshed = tokio::task::spawn_blocking(move || {
+            state.auth().audit().reopen();
+            if let Some(tls) = tls {
+                tls.reload();
+            }
+        });
+        let _ = refreshed.await;
+    }
 }
 
 /// The signals that ask the process to stop.

@@ -40,7 +40,10 @@ impl Caching {
         let segments: Vec<&str> = uri.path().splitn(7, '/').collect();
         let below = segments.get(6).copied().unwrap_or("");
         let mut named = id.clone();
-        for part in parts.iter().chain([&below]) {
+        // Who may see less gets another answer.
+        let scope = pinned.scope.text();
+        let scope = Some(scope.as_str()).filter(|scope| !scope.is_empty());
+        for part in parts.iter().copied().chain([below]).chain(scope) {
             named.push('\n');
             named.push_str(part);
         }

@@ -12,11 +12,12 @@ use compute::predicate::Predicate;
 use compute::{Condition, predicate};
 use query::{ArrayReader, Reservation};
 use storage::observation::note;
-use storage::{ArrayNode, Node, Snapshot, TRACE, Transaction};
+use storage::{ArrayNode, Node, TRACE, Transaction};
 use tracing::{Instrument as _, debug_span};
 
 use super::answer::{Caching, Coding, Representation};
 use super::held::HeldMemory;
+use crate::auth::Scope;
 use crate::error::Failure;
 use crate::format::{Answer, Format, Options, Variable, remaining_attributes};
 use crate::state::{Pinned, State, node_path};
@@ -36,18 +37,25 @@ pub(crate) struct Common<'a> {
     pub(crate) condition: Option<&'a str>,
 }
 
-/// Where arrays are looked up.
+/// Where arrays are looked up. What may not be seen is not there.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
-    Snapshot(&'a Snapshot),
-    Transaction(&'a Transaction),
+    Snapshot(&'a Pinned),
+    Transaction(&'a Transaction, &'a Scope),
 }
 
 impl Source<'_> {
     async fn find(&self, path: &NodePath) -> Result<Option<ArrayNode>, Failure> {
+        let scope = match self {
+            Self::Snapshot(pinned) => &pinned.scope,
+            Self::Transaction(_, scope) => scope,
+        };
+        if !scope.contains(path) {
+            return Ok(None);
+        }
         let node = match self {
-            Self::Snapshot(snapshot) => snapshot.find(path).await?,
-            Self::Transaction(transaction) => transaction.find(path).await?,
+            Self::Snapshot(pinned) => pinned.snapshot.find(path).await?,
+            Self::Transaction(transaction, _) => transaction.find(path).await?,
         };
         Ok(match node {
             Some(Node::Array(array)) => Some(array),
@@ -84,7 +92,7 @@ impl<'a> Asked<'a> {
     ) -> Result<Self, Failure> {
         let node = pinned.snapshot.array(&node_path(path)?).await;
         let node = pinned.settle(node.map_err(Failure::from)).await?;
-        let source = Source::Snapshot(&pinned.snapshot);
+        let source = Source::Snapshot(pinned);
         pinned
             .settle(Self::new(state, source, node, headers, common).await)
             .await

@@ -1,7 +1,7 @@
 //! Slices.
 
 use array::{NodePath, OutputAxis};
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
 use axum::response::Response;
 use futures::TryStreamExt as _;
@@ -10,7 +10,8 @@ use storage::Transaction;
 
 use super::answer::{Caching, streamed};
 use super::asked::{Asked, Common, Source, check_expected};
-use super::extract::{Labelled, Path};
+use super::extract::{Labelled, Path, Shared};
+use crate::auth::Scope;
 use crate::error::{Failure, Problem};
 use crate::format::{Answer, Format};
 use crate::state::State;
@@ -94,12 +95,12 @@ pub(crate) async fn read(
 /// Reads a slice as a transaction sees it, and notes that.
 pub(crate) async fn read_staged(
     state: &State,
-    transaction: &Transaction,
+    (transaction, scope): (&Transaction, &Scope),
     path: &NodePath,
     query: &Labelled<DataQuery>,
     headers: &HeaderMap,
 ) -> Result<Response, Failure> {
-    let source = Source::Transaction(transaction);
+    let source = Source::Transaction(transaction, scope);
     let array = transaction.array(path).await?;
     let asked = Asked::new(state, source, array, headers, query.common()).await?;
     let shape = asked.selection.output_shape();

@@ -13,6 +13,7 @@ use storage::{Node, Transaction};
 
 use super::extract::must_be_new;
 use super::zarr::{Depth, Place, Target, is_of_version_2, names, names_below};
+use crate::auth::Scope;
 use crate::error::Failure;
 use crate::state::State;
 use crate::values;
@@ -223,8 +224,12 @@ pub(crate) async fn put_values(
 ///
 /// # Errors
 /// 412 if there is one.
-pub(crate) async fn check_new_key(transaction: &Transaction, key: &str) -> Result<(), Failure> {
-    let exists = match Place::of(&Target::Transaction(transaction), key).await? {
+pub(crate) async fn check_new_key(
+    transaction: &Transaction,
+    scope: &Scope,
+    key: &str,
+) -> Result<(), Failure> {
+    let exists = match Place::of(&Target::Transaction(transaction, scope.clone()), key).await? {
         Place::Document(Some(path)) => transaction.find(&path).await?.is_some(),
         Place::Chunk(array, index) => transaction.chunk(array.path(), &index).await?.is_some(),
         _ => false,
@@ -236,7 +241,7 @@ pub(crate) async fn check_new_key(transaction: &Transaction, key: &str) -> Resul
     Ok(())
 }
 
-/// Stores an object of the Zarr view.
+/// Stores an object of the Zarr view. What lies outside of `scope` is not there.
 ///
 /// # Errors
 /// 404 for a chunk of an array that is not there yet; 422 for what is no chunk of its array, or
@@ -244,6 +249,7 @@ pub(crate) async fn check_new_key(transaction: &Transaction, key: &str) -> Resul
 pub(crate) async fn put_key(
     state: &State,
     transaction: &Transaction,
+    scope: &Scope,
     key: &str,
     body: Bytes,
 ) -> Result<(), Failure> {
@@ -251,7 +257,7 @@ pub(crate) async fn put_key(
         let detail = format!("{key:?} is of Zarr version 2: only version 3 can be kept");
         return Err(Failure::meaningless(detail));
     }
-    match Place::of(&Target::Transaction(transaction), key).await? {
+    match Place::of(&Target::Transaction(transaction, scope.clone()), key).await? {
         Place::Document(Some(path)) => {
             let metadata = NodeMetadata::parse(&body)?;
             put_metadata(state, transaction, &path, metadata).await
@@ -297,8 +303,12 @@ pub(crate) async fn put_key(
 }
 
 /// Deletes an object of the Zarr view; `zarr.json` stands for the node. What is not there stays so.
-pub(crate) async fn delete_key(transaction: &Transaction, key: &str) -> Result<(), Failure> {
-    match Place::of(&Target::Transaction(transaction), key).await? {
+pub(crate) async fn delete_key(
+    transaction: &Transaction,
+    scope: &Scope,
+    key: &str,
+) -> Result<(), Failure> {
+    match Place::of(&Target::Transaction(transaction, scope.clone()), key).await? {
         Place::Document(Some(path)) => delete_node(transaction, &path).await,
         Place::Chunk(array, index) => Ok(transaction.delete_chunk(array.path(), index).await?),
         _ => Ok(()),
@@ -332,10 +342,11 @@ const DELETED_TOGETHER: usize = 10_000;
 /// the last of them, if there are more.
 pub(crate) async fn delete_below(
     transaction: &Transaction,
+    scope: &Scope,
     key: &str,
     after: &str,
 ) -> Result<Option<String>, Failure> {
-    let target = Target::Transaction(transaction);
+    let target = Target::Transaction(transaction, scope.clone());
     match Place::of(&target, key).await? {
         Place::Directory(node) => delete_node(transaction, node.path()).await?,
         Place::ChunkDirectory(array, _) => {
@@ -353,7 +364,7 @@ pub(crate) async fn delete_below(
             let is_full = keys.len() == DELETED_TOGETHER;
             return Ok(keys.into_iter().last().filter(|_| is_full));
         }
-        _ => delete_key(transaction, key).await?,
+        _ => delete_key(transaction, scope, key).await?,
     }
     Ok(None)
 }

@@ -1,12 +1,11 @@
 //! What a read or a reduction would cost.
 
 use axum::Json;
-use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use serde::Serialize;
 
 use super::asked::Asked;
-use super::extract::{Labelled, Path};
+use super::extract::{Labelled, Path, Shared};
 use super::reduce::{ReduceQuery, Reductions};
 use crate::error::{Failure, Problem};
 use crate::state::State;

@@ -1,6 +1,7 @@
 //! Parts of a request, refused with problem details where axum's own extractors answer plain text.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::error::Error as _;
 
 use array::hash::{Kind, hash};
@@ -14,8 +15,24 @@ use serde::de::DeserializeOwned;
 use storage::{Asked, CommitId, Idempotency};
 use utoipa::IntoParams;
 
+use crate::auth::Access;
 use crate::error::Failure;
 use crate::state::State;
+
+/// The service's state, which may do what the request may. axum's own extractor gives one that may do
+/// nothing.
+pub(crate) struct Shared<T>(pub(crate) T);
+
+impl FromRequestParts<State> for Shared<State> {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Infallible> {
+        let access = parts.extensions.get::<Access>();
+        Ok(Self(state.seen_by(
+            access.map_or_else(Access::nothing, Clone::clone),
+        )))
+    }
+}
 
 /// Path parameters, percent-decoded once.
 pub(crate) struct Path<T>(pub(crate) T);
@@ -273,10 +290,14 @@ pub(crate) fn idempotency(
         .map_err(|error| invalid(error.to_string()))
 }
 
-/// Who asks for a change of refs, and under which key. `request` is what the request is about.
-pub(crate) fn asked(headers: &HeaderMap, request: &[&str]) -> Result<Asked<'static>, Failure> {
+/// A change of refs as the author asks for it, under which key. `request` is what it is about.
+pub(crate) fn asked<'a>(
+    author: &'a str,
+    headers: &HeaderMap,
+    request: &[&str],
+) -> Result<Asked<'a>, Failure> {
     Ok(Asked {
-        actor: "http",
+        actor: author,
         idempotency: idempotency(headers, request)?,
     })
 }

@@ -20,6 +20,7 @@ use storage::{CommitId, CommitOptions, RefName, RepoName, Repository, Transactio
 use tokio::sync::oneshot;
 
 use super::edits;
+use crate::auth::{Action, Scope};
 use crate::error::Failure;
 use crate::state::State;
 
@@ -59,7 +60,7 @@ struct Waiting {
     done: oneshot::Sender<Outcome>,
 }
 
-/// The writes to one branch that wait.
+/// The writes of one principal to one branch that wait.
 #[derive(Default)]
 struct Queue {
     waiting: Mutex<Vec<Waiting>>,
@@ -73,7 +74,8 @@ impl Queue {
     }
 }
 
-type Branch = (RepoName, RefName);
+/// A branch, and who writes to it: a commit has one author.
+type Branch = (RepoName, RefName, String);
 
 /// The writes to all branches that wait.
 #[derive(Default)]
@@ -122,7 +124,11 @@ pub(crate) async fn commit(
     write: Write,
 ) -> Outcome {
     let (done, outcome) = oneshot::channel();
-    let branch = (repository.clone(), branch.clone());
+    let who = state.access().principal();
+    let who = who
+        .map(|principal| principal.id.clone())
+        .unwrap_or_default();
+    let branch = (repository.clone(), branch.clone(), who);
     let queue = state.gathering().add(&branch, Waiting { write, done });
     let state = state.clone();
     tokio::spawn(async move {
@@ -205,7 +211,7 @@ enum Stopped {
 /// `None` if some left the transaction in an unknown state, and the others are to be tried again.
 async fn attempt(
     state: &State,
-    (name, branch): &Branch,
+    (name, branch, _): &Branch,
     writes: &[Write],
     open: &[usize],
     outcomes: &mut [Option<Outcome>],
@@ -213,7 +219,8 @@ async fn attempt(
     let repository = state.repository(name).await.map_err(Stopped::Failed)?;
     let transaction = begin(&repository, branch).await?;
     let mut is_unknown = false;
-    for (at, result) in apply_all(state, &transaction, writes, open).await {
+    let scope = state.access().scope(Action::Write, name);
+    for (at, result) in apply_all(state, &transaction, &scope, writes, open).await {
         if let Err(failure) = result {
             is_unknown |= failure.problem().status >= 500;
             outcomes[at] = Some(Err(failure));
@@ -232,7 +239,7 @@ async fn attempt(
         return Ok(Some(base));
     }
     let options = CommitOptions {
-        author: "http".to_owned(),
+        author: state.author(None),
         message: message(&left),
         ..CommitOptions::default()
     };
@@ -272,6 +279,7 @@ fn message(writes: &[&Write]) -> String {
 async fn apply_all(
     state: &State,
     transaction: &Transaction,
+    scope: &Scope,
     writes: &[Write],
     open: &[usize],
 ) -> Vec<(usize, Result<(), Failure>)> {
@@ -282,7 +290,7 @@ async fn apply_all(
         open.iter().copied().partition(|&at| is_chunk(&writes[at]));
     let mut results = Vec::with_capacity(open.len());
     for at in first {
-        results.push((at, apply(state, transaction, &writes[at]).await));
+        results.push((at, apply(state, transaction, scope, &writes[at]).await));
     }
     let mut by_key: BTreeMap<Vec<&str>, Vec<usize>> = BTreeMap::new();
     for at in chunks {
@@ -293,7 +301,7 @@ async fn apply_all(
     let in_turn = async |group: Vec<usize>| {
         let mut results = Vec::with_capacity(group.len());
         for at in group {
-            results.push((at, apply(state, transaction, &writes[at]).await));
+            results.push((at, apply(state, transaction, scope, &writes[at]).await));
         }
         results
     };
@@ -310,21 +318,24 @@ async fn apply_all(
 pub(crate) async fn apply(
     state: &State,
     transaction: &Transaction,
+    scope: &Scope,
     write: &Write,
 ) -> Result<(), Failure> {
     match &write.change {
         Change::Put { body, must_be_new } => {
             if *must_be_new {
-                edits::check_new_key(transaction, &write.key).await?;
+                edits::check_new_key(transaction, scope, &write.key).await?;
             }
-            edits::put_key(state, transaction, &write.key, body.clone()).await
+            edits::put_key(state, transaction, scope, &write.key, body.clone()).await
         }
         Change::Delete {
             is_recursive: false,
-        } => edits::delete_key(transaction, &write.key).await,
+        } => edits::delete_key(transaction, scope, &write.key).await,
         Change::Delete { is_recursive: true } => {
             let mut after = String::new();
-            while let Some(last) = edits::delete_below(transaction, &write.key, &after).await? {
+            while let Some(last) =
+                edits::delete_below(transaction, scope, &write.key, &after).await?
+            {
                 after = last;
             }
             Ok(())

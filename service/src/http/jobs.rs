@@ -6,18 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use array::NodePath;
 use axum::Json;
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use chrono::SecondsFormat;
 use futures::{Stream, StreamExt as _};
 use serde::Serialize;
+use storage::RepoName;
 use uuid::Uuid;
 
-use super::extract::{Body, Path, Query, idempotency};
+use super::extract::{Body, Path, Query, Shared, idempotency};
 use super::page::{self, PageQuery};
+use crate::auth::Action;
 use crate::error::{Failure, Problem};
 use crate::jobs::{self, Job, JobSpec};
 use crate::state::State;
@@ -56,9 +59,21 @@ pub(crate) async fn begin(
 ) -> Result<Response, Failure> {
     let spec: JobSpec = serde_json::from_slice(&body)
         .map_err(|error| Failure::bad_request("body", error.to_string()))?;
+    let (repository, needs) = spec.needs()?;
+    if matches!(spec, JobSpec::Import(_)) && !exists(&state, &repository).await? {
+        // It makes the repository.
+        state.check(Action::Administer, &repository, &NodePath::root())?;
+    }
+    for (action, path) in &needs {
+        state.check(*action, &repository, path)?;
+    }
+    let spec = match state.access().principal() {
+        Some(principal) => spec.by(principal.name.clone()),
+        None => spec,
+    };
     let request = idempotency(&headers, &[])?.map(|request| request.key);
     let job = jobs::begin(
-        &state,
+        &state.of_service(),
         spec,
         state.jobs().settings().origin,
         request.as_deref(),
@@ -68,7 +83,34 @@ pub(crate) async fn begin(
     Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
 }
 
-/// Lists the jobs of the store, the newest first.
+/// Whether there is a repository of which something may be seen.
+async fn exists(state: &State, repository: &RepoName) -> Result<bool, Failure> {
+    match state.repository(repository).await {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.problem().status == 404 => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Whether someone may see and cancel a job: whoever may begin such a one.
+fn is_seen(state: &State, job: &Job) -> bool {
+    let access = state.access();
+    job.spec.needs().is_ok_and(|(repository, needs)| {
+        let mut needs = needs.iter();
+        needs.all(|(action, path)| access.allows(*action, &repository, path))
+    })
+}
+
+/// The job, if it may be seen.
+async fn seen(state: &State, id: Uuid) -> Result<Job, Failure> {
+    let job = jobs::show(state, id).await?;
+    match is_seen(state, &job) {
+        true => Ok(job),
+        false => Err(Failure::not_found(format!("there is no job {id}")).hidden()),
+    }
+}
+
+/// Lists the jobs of the store that whoever asks might have begun, the newest first.
 #[utoipa::path(get, path = "/v1/jobs", params(PageQuery), responses((status = 200, body = JobList), (status = 400, body = Problem)))]
 pub(crate) async fn list(
     Shared(state): Shared<State>,
@@ -80,6 +122,7 @@ pub(crate) async fn list(
         format!("{created}/{}", job.id)
     };
     let mut jobs = jobs::list(&state).await?;
+    jobs.retain(|job| is_seen(&state, job));
     jobs.sort_by_cached_key(|job| Reverse(key(job)));
     let (jobs, next) = query.cut(jobs, Ordering::Greater, key)?;
     let page = JobList { jobs, next };
@@ -93,7 +136,7 @@ pub(crate) async fn show(
     Shared(state): Shared<State>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Job>, Failure> {
-    Ok(Json(jobs::show(&state, id).await?))
+    Ok(Json(seen(&state, id).await?))
 }
 
 /// Cancels a job; one that has ended stays as it is.
@@ -103,7 +146,8 @@ pub(crate) async fn cancel(
     Shared(state): Shared<State>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Job>, Failure> {
-    Ok(Json(jobs::cancel(&state, id).await?))
+    seen(&state, id).await?;
+    Ok(Json(jobs::cancel(&state.of_service(), id).await?))
 }
 
 /// Goes on with a job that nobody works on, without waiting for a server to find it.
@@ -114,9 +158,9 @@ pub(crate) async fn resume(
     Shared(state): Shared<State>,
     Path(id): Path<Uuid>,
 ) -> Result<Json<Job>, Failure> {
-    Ok(Json(
-        jobs::resume(&state, id, state.jobs().settings().origin).await?,
-    ))
+    seen(&state, id).await?;
+    let origin = state.jobs().settings().origin;
+    Ok(Json(jobs::resume(&state.of_service(), id, origin).await?))
 }
 
 /// Follows a job as server-sent events, one whenever it got on, until it ends.
@@ -126,7 +170,7 @@ pub(crate) async fn events(
     Shared(state): Shared<State>,
     Path(id): Path<Uuid>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Failure> {
-    let first = jobs::show(&state, id).await?;
+    let first = seen(&state, id).await?;
     let rest = futures::stream::unfold(
         (state.clone(), first.clone()),
         move |(state, last)| async move {

@@ -1,11 +1,11 @@
 //! Metrics for Prometheus; `docs/operations.md` has a table of them all.
 
-use axum::extract::State as Shared;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use query::Tier;
 use storage::metrics::Operation;
 
+use super::extract::Shared;
 use crate::state::State;
 use crate::telemetry::exposition::{Exposition, Kind, MEDIA_TYPE};
 use crate::telemetry::process::Process;

@@ -11,6 +11,7 @@ mod follow;
 pub(crate) mod gathered;
 mod held;
 mod jobs;
+mod keys;
 mod metrics;
 mod observe;
 mod openapi;
@@ -37,9 +38,10 @@ use axum::http::{HeaderName, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::auth::{self, Access};
 use crate::error::Failure;
 use crate::state::State;
 
@@ -140,6 +142,10 @@ pub fn router(state: State) -> Router {
         .route("/livez", get(repositories::live))
         .route("/readyz", get(repositories::ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/v1/auth/me", get(keys::me))
+        .route("/v1/auth/keys", get(keys::list).post(keys::create))
+        .route("/v1/auth/keys/{key}", get(keys::show).delete(keys::revoke))
+        .route("/v1/auth/keys/{key}/rotate", post(keys::rotate))
         .route("/v1/limits", get(repositories::limits))
         .route("/v1/status", get(status::status))
         .route("/v1/repos", get(repositories::list))
@@ -156,7 +162,7 @@ pub fn router(state: State) -> Router {
         .method_not_allowed_fallback(|| async { Failure::method_not_allowed() })
         .layer(middleware::from_fn(check_idempotency_key))
         .layer(middleware::from_fn(keep_ranges_for_get))
-        .layer(middleware::from_fn(refuse_ambiguous_paths))
+        .layer(middleware::from_fn_with_state(state.clone(), auth::guard))
         .layer(middleware::from_fn_with_state(
             state.clone(),
             admission::admit,
@@ -166,7 +172,7 @@ pub fn router(state: State) -> Router {
             state.clone(),
             observe::observe,
         ))
-        .with_state(state)
+        .with_state(state.seen_by(Access::nothing()))
 }
 
 fn cors() -> CorsLayer {
@@ -176,7 +182,8 @@ fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(Any)
         .allow_methods(methods)
-        .allow_headers(Any)
+        // The wildcard does not stand for Authorization.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([
             header::ACCEPT_RANGES,
             header::CONTENT_ENCODING,
@@ -184,6 +191,8 @@ fn cors() -> CorsLayer {
             header::CONTENT_LOCATION,
             header::CONTENT_RANGE,
             header::ETAG,
+            header::RETRY_AFTER,
+            header::WWW_AUTHENTICATE,
             answer::REPR_DIGEST,
             HeaderName::from_static("error-bound"),
             observe::SERVER_TIMING,
@@ -191,22 +200,6 @@ fn cors() -> CorsLayer {
             HeaderName::from_static("traceparent"),
             HeaderName::from_static("x-request-id"),
         ])
-}
-
-/// Path segments are decoded once; what would then read as another path is refused.
-async fn refuse_ambiguous_paths(request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let lower = path.to_ascii_lowercase();
-    let encoded_slash = lower.contains("%2f");
-    let hidden = lower.contains("%00");
-    let dots = lower
-        .split('/')
-        .any(|segment| matches!(segment.replace("%2e", ".").as_str(), "." | ".."));
-    if encoded_slash || hidden || dots {
-        let detail = "the path has an encoded slash, a NUL, or a segment \".\" or \"..\"";
-        return Failure::bad_request("path", detail).into_response();
-    }
-    next.run(request).await
 }
 
 /// A key that is none is refused also where repeating a request does no harm.

@@ -2,13 +2,19 @@
 
 mod complete;
 
+use axum::http::Method;
 use serde_json::Value;
-use utoipa::OpenApi;
+use utoipa::openapi::extensions::ExtensionsBuilder;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
 
 use super::{
-    data, explain, jobs, metrics, points, proofs, reduce, refs, repositories, status, tlog,
+    data, explain, jobs, keys, metrics, points, proofs, reduce, refs, repositories, status, tlog,
     transactions, uploads, versions, writes, zarr,
 };
+use crate::auth::routes::{self, Declared, Need};
 use crate::error::Problem;
 use complete::complete;
 
@@ -28,6 +34,12 @@ use complete::complete;
         repositories::ready,
         repositories::limits,
         status::status,
+        keys::me,
+        keys::list,
+        keys::show,
+        keys::create,
+        keys::rotate,
+        keys::revoke,
         refs::list_branches,
         refs::create_branch,
         refs::delete_branch,
@@ -86,9 +98,101 @@ use complete::complete;
         transactions::delete_zarr_key,
         transactions::delete_zarr_root
     ),
-    components(schemas(Problem))
+    components(schemas(Problem)),
+    modifiers(&Protected)
 )]
 struct Contract;
+
+/// Says of every operation who may ask for it, and how he is refused.
+struct Protected;
+
+impl Modify for Protected {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let bearer = Http::builder()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some(
+                "An API key, or a JWT of an issuer that the service knows",
+            ))
+            .build();
+        let basic = Http::builder()
+            .scheme(HttpAuthScheme::Basic)
+            .description(Some(
+                "The same as the password, for clients that have nothing else",
+            ))
+            .build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        components.add_security_scheme("basic", SecurityScheme::Http(basic));
+        for (path, item) in &mut document.paths.paths {
+            for (method, operation) in operations(item) {
+                if let Declared::Needs(need) = routes::need(&method, path) {
+                    protect(operation, need, path);
+                }
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {
+    let all = [
+        (Method::GET, &mut item.get),
+        (Method::HEAD, &mut item.head),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+    ];
+    let found = all.into_iter();
+    found
+        .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+        .collect()
+}
+
+fn protect(operation: &mut Operation, need: Need, path: &str) {
+    let Some(role) = need.text() else {
+        return;
+    };
+    let any = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
+    // A service that asks nobody needs none.
+    let optional = SecurityRequirement::default();
+    operation.security = Some(vec![any("bearer"), any("basic"), optional]);
+    let extensions = ExtensionsBuilder::new().add("x-quarr-role", role);
+    operation.extensions = Some(extensions.build());
+    let mut refusals = vec![
+        (
+            "401",
+            "Credentials are needed, or not valid",
+            Some("WWW-Authenticate"),
+        ),
+        ("403", "The principal may not do this", None),
+        ("429", "Too many requests", Some("Retry-After")),
+        (
+            "503",
+            "The service, its store or an issuer is busy or away",
+            Some("Retry-After"),
+        ),
+    ];
+    if path.contains('{') {
+        refusals.push((
+            "404",
+            "There is no such thing, or the principal may not know",
+            None,
+        ));
+    }
+    for (status, description, header) in refusals {
+        let schema = Ref::from_schema_name("Problem");
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let mut response = ResponseBuilder::new()
+            .description(description)
+            .content("application/problem+json", content);
+        if let Some(name) = header {
+            response = response.header(name, HeaderBuilder::new().build());
+        }
+        let responses = &mut operation.responses.responses;
+        responses
+            .entry(status.to_owned())
+            .or_insert_with(|| RefOr::T(response.build()));
+    }
+}
 
 /// The OpenAPI document.
 pub fn document() -> Value {

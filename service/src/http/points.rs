@@ -1,7 +1,6 @@
 //! Many points in one request.
 
 use array::{DataType, Elements, OutputAxis, Tensor};
-use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use compute::labels::{Labels, Match};
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::asked::{Asked, Common, check_size};
-use super::extract::{Body, Path, Query};
+use super::extract::{Body, Path, Query, Shared};
 use crate::error::{Failure, Problem};
 use crate::format::{Answer, Variable};
 use crate::state::State;

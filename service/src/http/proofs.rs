@@ -1,7 +1,6 @@
 //! Proofs of what a region of an array holds.
 
 use array::{ArrayMetadata, Bounds, Region, Selection, Sharding, Statistics};
-use axum::extract::State as Shared;
 use axum::response::Response;
 use compute::Reducer;
 use serde::Deserialize;
@@ -9,7 +8,7 @@ use storage::proof::REDUCERS;
 
 use super::answer::ok;
 use super::asked::check_size;
-use super::extract::{Path, Query};
+use super::extract::{Path, Query, Shared};
 use crate::error::{Failure, Problem};
 use crate::state::{State, node_path};
 

@@ -2,19 +2,20 @@
 
 use std::cmp::Ordering;
 
-use axum::Json;
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use storage::{LogEntry, Node, Operation, Ref, RefKind, RefName};
 
 use super::answer::{Caching, ok};
-use super::extract::{Body, Path, Query, asked};
+use super::extract::{Body, Path, Query, Shared, asked};
 use super::follow;
 use super::page::{self, PageQuery};
-use super::zarr::Target;
+use super::zarr::{Target, bare_group};
+use crate::auth::MadeCommit;
 use crate::error::{Failure, Problem};
 use crate::state::{State, node_path};
 
@@ -101,14 +102,16 @@ async fn create(
     let repository = state.repository(&path.0.parse()?).await?;
     let name: RefName = path.1.parse()?;
     let from = new.from.as_deref().unwrap_or("main");
-    let asked = asked(headers, &["create", kind.name(), from])?;
+    let author = state.author(None);
+    let asked = asked(&author, headers, &["create", kind.name(), from])?;
     let commit = repository.resolve(&from.parse()?).await?.commit;
     let commit = repository.create_ref(kind, &name, commit, asked).await?;
     let info = RefInfo {
         name: name.to_string(),
         commit: commit.to_string(),
     };
-    Ok((StatusCode::CREATED, Json(info)).into_response())
+    let made = Extension(MadeCommit(info.commit.clone()));
+    Ok((StatusCode::CREATED, made, Json(info)).into_response())
 }
 
 async fn delete(
@@ -118,7 +121,8 @@ async fn delete(
     headers: &HeaderMap,
 ) -> Result<StatusCode, Failure> {
     let repository = state.repository(&path.0.parse()?).await?;
-    let asked = asked(headers, &["delete", kind.name()])?;
+    let author = state.author(None);
+    let asked = asked(&author, headers, &["delete", kind.name()])?;
     repository.delete_ref(kind, &path.1.parse()?, asked).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -272,7 +276,8 @@ pub(crate) async fn entry_json(
     }))
 }
 
-/// The commit a ref names, and the URL of its Zarr view.
+/// The commit a ref names, and the URL of its Zarr view. Whoever may read only a part of it is not
+/// told what the commit was for.
 #[utoipa::path(get, path = "/v1/repos/{repository}/refs/{reference}",
     params(("repository" = String, Path), ("reference" = String, Path)),
     responses((status = 200, body = Object), (status = 304), (status = 400, body = Problem), (status = 404, body = Problem)))]
@@ -289,7 +294,16 @@ pub(crate) async fn show(
         .and_then(|host| host.to_str().ok())
         .or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
     let origin = host
-        .map(|host| format!("http://{host}"))
+        .map(|host| {
+            format!(
+                "{}://{host}",
+                if state.auth().is_tls() {
+                    "https"
+                } else {
+                    "http"
+                }
+            )
+        })
         .unwrap_or_default();
     let caching = Caching::new(&pinned, &uri, &["ref", host.unwrap_or("")]);
     if let Some(response) = caching.not_modified(&headers) {
@@ -297,7 +311,8 @@ pub(crate) async fn show(
     }
     let commit = pinned.snapshot.commit();
     let id = pinned.snapshot.id();
-    let body = json!({
+    let is_whole = pinned.scope.is_whole();
+    let mut body = json!({
         "commit": id,
         "branch": pinned.branch.as_ref().map(RefName::as_str),
         "parents": commit.parents,
@@ -309,6 +324,12 @@ pub(crate) async fn show(
         "stored_bytes": commit.stored_bytes(),
         "zarr_url": format!("{origin}/v1/repos/{name}/refs/{id}/zarr"),
     });
+    if !is_whole {
+        // They tell of what was changed elsewhere.
+        body["message"] = json!("");
+        body["properties"] = json!({});
+        body["stored_bytes"] = json!(0);
+    }
     let mut response = Json(body).into_response();
     caching.apply(response.headers_mut());
     Ok(response)
@@ -339,25 +360,37 @@ pub(crate) async fn node(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let pinned = state.snapshot(&name, &reference).await?;
-    let node = pinned.snapshot.node(&node_path(&path)?).await;
-    let node = pinned.settle(node.map_err(Failure::from)).await?;
+    let path = node_path(&path)?;
+    let target = Target::Pinned(&pinned);
+    let node = match pinned.scope.contains(&path) {
+        true => pinned.snapshot.node(&path).await.map_err(Failure::from),
+        false => target.find(&path).await.and_then(|node| {
+            let none = || Failure::denied(format!("you may not read {path}"));
+            node.ok_or_else(none)
+        }),
+    };
+    let node = pinned.settle(node).await?;
     let caching = Caching::new(&pinned, &uri, &[]);
     if let Some(response) = caching.not_modified(&headers) {
         return Ok(response);
     }
-    let body = node_json(&Target::Pinned(&pinned), &node).await;
+    let body = node_json(&target, &node).await;
     let mut response = Json(pinned.settle(body).await?).into_response();
     caching.apply(response.headers_mut());
     Ok(response)
 }
 
 pub(crate) async fn node_json(target: &Target<'_>, node: &Node) -> Result<Value, Failure> {
-    let mut body = summary(node);
-    body["zarr_json"] = node.metadata().to_json();
+    let mut body = summary(target, node);
+    body["zarr_json"] = match target.shows_all_of(node.path()) {
+        true => node.metadata().to_json(),
+        false => bare_group(),
+    };
     match node {
         Node::Group(group) => {
             let members = target.members(group).await?;
-            body["members"] = members.iter().map(summary).collect();
+            let summaries = members.iter().map(|member| summary(target, member));
+            body["members"] = summaries.collect();
         }
         Node::Array(array) => {
             let grid = array::Region::whole(&array.metadata().grid().grid_shape());
@@ -371,9 +404,11 @@ pub(crate) async fn node_json(target: &Target<'_>, node: &Node) -> Result<Value,
     Ok(body)
 }
 
-fn summary(node: &Node) -> Value {
+fn summary(target: &Target<'_>, node: &Node) -> Value {
     let name = node.path().name();
-    let stored_bytes = node.row().stored_bytes;
+    let shown = target.shows_all_of(node.path());
+    // Of a group that is only on the way, how much there is beside it is nobody's business.
+    let stored_bytes = if shown { node.row().stored_bytes } else { 0 };
     match node {
         Node::Group(_) => {
             json!({ "kind": "group", "name": name, "path": node.path().to_string(), "stored_bytes": stored_bytes })

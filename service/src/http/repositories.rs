@@ -3,14 +3,15 @@
 use std::cmp::Ordering;
 
 use axum::Json;
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use storage::{Idempotency, RepoName, Repository};
 
-use super::extract::{MAX_BODY_BYTES, Path, Query, asked, idempotency};
+use super::extract::{MAX_BODY_BYTES, Path, Query, Shared, asked, idempotency};
 use super::page::{self, PageQuery};
+use crate::auth::Action;
 use crate::error::{Failure, Problem};
 use crate::requests;
 use crate::serving;
@@ -60,6 +61,12 @@ pub(crate) struct LimitsInfo {
     /// What clients may take of a server; absent where a program asks itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     serving: Option<ServingInfo>,
+    /// Requests a second of one principal, or of one address without credentials; none if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests_per_second: Option<f64>,
+    /// Requests of one principal, or address, at once; none if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrent_requests: Option<u32>,
 }
 
 /// What clients may take of a server, all of them together or each request.
@@ -136,7 +143,8 @@ pub(crate) async fn list(
     // Folders of other things may carry other names.
     let names = names
         .iter()
-        .filter_map(|name| name.parse::<RepoName>().ok());
+        .filter_map(|name| name.parse::<RepoName>().ok())
+        .filter(|name| state.access().allows_in(Action::Read, name));
     let (names, next) = query.cut(names, Ordering::Less, ToString::to_string)?;
     let mut repositories = Vec::with_capacity(names.len());
     for name in names {
@@ -171,7 +179,8 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<RepositoryInfo>), Failure> {
     let parsed: RepoName = name.parse()?;
     let store = state.store().under(parsed.as_str());
-    let asked = asked(&headers, &["create repository"])?;
+    let author = state.author(None);
+    let asked = asked(&author, &headers, &["create repository"])?;
     let repository = match Repository::create(store, asked).await {
         Err(storage::Error::AlreadyExists { what, .. }) => {
             return Err(storage::Error::AlreadyExists { what, name }.into());
@@ -253,5 +262,7 @@ pub(crate) async fn limits(Shared(state): Shared<State>) -> Json<LimitsInfo> {
         document_bytes: MAX_BODY_BYTES,
         upload_bytes: state.jobs().settings().upload_limit,
         serving: state.serving().map(|(limits, _)| limits.into()),
+        requests_per_second: state.auth().limits().per_second,
+        concurrent_requests: state.auth().limits().at_once,
     })
 }

@@ -1,11 +1,11 @@
 //! `/v1/status`: what the server is doing.
 
 use axum::Json;
-use axum::extract::State as Shared;
 use query::Tier;
 use serde::{Deserialize, Serialize};
 use storage::metrics::Operation;
 
+use super::extract::Shared;
 use crate::state::State;
 use crate::telemetry::process::Process;
 use crate::telemetry::{Phase, Refused};

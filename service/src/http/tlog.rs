@@ -1,13 +1,12 @@
 //! The transparency log, as C2SP `tlog-tiles` serves it, and receipts.
 
-use axum::extract::State as Shared;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use storage::Repository;
 use storage::tlog::{Receipt, Tile};
 
 use super::answer::ok;
-use super::extract::Path;
+use super::extract::{Path, Shared};
 use crate::error::{Failure, Problem};
 use crate::state::State;
 

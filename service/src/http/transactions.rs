@@ -1,20 +1,22 @@
 //! Transactions: opened, changed and read by any number of requests, committed once.
 
+use array::NodePath;
 use axum::Json;
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
-use storage::{Idempotency, Isolation, SharedTransaction, TransactionState};
+use storage::{Idempotency, Isolation, RepoName, SharedTransaction, TransactionState};
 use tokio::sync::MutexGuard;
 
 use super::data::{self, DataQuery};
 use super::edits;
-use super::extract::{Body, Labelled, LargeBody, Path, Query, idempotency, must_be_new};
+use super::extract::{Body, Labelled, LargeBody, Path, Query, Shared, idempotency, must_be_new};
 use super::refs;
 use super::versions::{Committed, NewCommit, parse_body};
 use super::writes::digest;
 use super::zarr::{self, Asked, ListQuery, Listed, Target};
+use crate::auth::Action;
 use crate::error::{Failure, Problem};
 use crate::open_transactions::OpenTransaction;
 use crate::requests;
@@ -31,7 +33,7 @@ pub(crate) struct NewTransaction {
     #[serde(default)]
     #[schema(pattern = "^(snapshot|serializable)$")]
     isolation: Option<String>,
-    /// Who opens it.
+    /// Who opens it; where the service knows who asks, that is it.
     #[serde(default)]
     author: Option<String>,
 }
@@ -131,14 +133,14 @@ pub(crate) async fn open(
         }
     };
     let branch = new.branch.as_deref().unwrap_or("main");
-    let author = new.author.as_deref().unwrap_or("http");
+    let author = state.author(new.author);
     let request = [
         branch,
         new.isolation.as_deref().unwrap_or("snapshot"),
-        author,
+        author.as_str(),
     ];
     let asked = storage::Asked {
-        actor: author,
+        actor: &author,
         idempotency: idempotency(&headers, &request)?,
     };
     let may_be_closed = asked.idempotency.is_some();
@@ -178,10 +180,25 @@ pub(crate) async fn abort(
     Shared(state): Shared<State>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Failure> {
-    let (_, shared) = state.read_transaction(&id).await?;
+    let (repository, shared) = state.read_transaction(&id).await?;
+    check_own(&state, &repository, &shared)?;
     shared.abort().await?;
     state.forget_closed(&id);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Refuses whoever neither opened a transaction nor may write all of the repository: others may have
+/// staged changes in it that he may not make.
+fn check_own(
+    state: &State,
+    repository: &RepoName,
+    shared: &SharedTransaction,
+) -> Result<(), Failure> {
+    let principal = state.access().principal();
+    match principal.is_some_and(|principal| principal.name == shared.actor()) {
+        true => Ok(()),
+        false => state.check(Action::Write, repository, &NodePath::root()),
+    }
 }
 
 /// Commits a transaction. A second request gets the first one's commit.
@@ -193,17 +210,18 @@ pub(crate) async fn commit(
     Path(id): Path<String>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let new: NewCommit = parse_body(&body)?;
-    let options = new.options(&headers, &["commit", &id], "commit")?;
-    let (_, shared) = state.read_transaction(&id).await?;
+    let options = new.options(&state, &headers, &["commit", &id], "commit")?;
+    let (repository, shared) = state.read_transaction(&id).await?;
+    check_own(&state, &repository, &shared)?;
     let branch = shared.transaction().branch().to_string();
     let commit = shared.commit(options).await?;
     state.forget_closed(&id);
-    Ok(Json(Committed {
+    Ok(Committed {
         commit: commit.to_string(),
         branch,
-    }))
+    })
 }
 
 /// Moves a node without touching its data.
@@ -218,6 +236,8 @@ pub(crate) async fn move_node(
     let wanted: Move = parse_body(&body)?;
     let opened = state.transaction(&id).await?;
     let (from, to) = (node_path(&wanted.from)?, node_path(&wanted.to)?);
+    state.check(Action::Write, &opened.repository, &from)?;
+    state.check(Action::Write, &opened.repository, &to)?;
     let request = ["move", wanted.from.as_str(), &wanted.to];
     let rename = async { Ok(opened.shared.transaction().rename(&from, &to).await?) };
     once(&state, &opened, idempotency(&headers, &request)?, rename).await
@@ -276,8 +296,16 @@ pub(crate) async fn node(
 ) -> Result<Response, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
-    let target = Target::Transaction(transaction);
-    let node = transaction.node(&node_path(&path)?).await?;
+    let scope = state.access().scope(Action::Read, &opened.repository);
+    let path = node_path(&path)?;
+    let target = Target::Transaction(transaction, scope.clone());
+    let node = match scope.contains(&path) {
+        true => transaction.node(&path).await?,
+        false => {
+            let none = || Failure::denied(format!("you may not read {path}"));
+            target.find(&path).await?.ok_or_else(none)?
+        }
+    };
     let mut body = refs::node_json(&target, &node).await?;
     if transaction.isolation() == Isolation::Serializable
         && let Some(members) = body.as_object_mut()
@@ -369,8 +397,9 @@ pub(crate) async fn read_data(
 ) -> Result<Response, Failure> {
     let opened = state.transaction(&id).await?;
     let path = node_path(&path)?;
-    let response =
-        data::read_staged(&state, opened.shared.transaction(), &path, &query, &headers).await?;
+    let scope = state.access().scope(Action::Read, &opened.repository);
+    let source = (opened.shared.transaction(), &scope);
+    let response = data::read_staged(&state, source, &path, &query, &headers).await?;
     staged(opened).await?;
     Ok(no_store(response))
 }
@@ -412,7 +441,8 @@ pub(crate) async fn zarr_key(
 ) -> Result<Response, Failure> {
     let opened = state.transaction(&id).await;
     let opened = opened.map_err(|failure| zarr::of_nothing(&key, failure))?;
-    let target = Target::Transaction(opened.shared.transaction());
+    let scope = state.access().scope(Action::Read, &opened.repository);
+    let target = Target::Transaction(opened.shared.transaction(), scope);
     let asked = Asked {
         key: &key,
         query: &query,
@@ -465,10 +495,11 @@ pub(crate) async fn put_zarr_key(
     let idempotency = idempotency(&headers, &request)?;
     let put = async {
         let turn = creating(&opened, &headers).await?;
+        let scope = state.access().scope(Action::Write, &opened.repository);
         if turn.is_some() {
-            edits::check_new_key(transaction, &key).await?;
+            edits::check_new_key(transaction, &scope, &key).await?;
         }
-        edits::put_key(&state, transaction, &key, body).await?;
+        edits::put_key(&state, transaction, &scope, &key, body).await?;
         // Within the turn: others see it is there.
         staged(opened.clone()).await.map(drop)
     };
@@ -493,15 +524,16 @@ pub(crate) async fn delete_zarr_key(
 ) -> Result<StatusCode, Failure> {
     let opened = state.transaction(&id).await?;
     let transaction = opened.shared.transaction();
+    let scope = state.access().scope(Action::Write, &opened.repository);
     if query.recursive == Some(true) {
         let mut after = String::new();
-        while let Some(last) = edits::delete_below(transaction, &key, &after).await? {
+        while let Some(last) = edits::delete_below(transaction, &scope, &key, &after).await? {
             // What is not staged yet stays bounded.
             staged(opened.clone()).await?;
             after = last;
         }
     } else {
-        edits::delete_key(transaction, &key).await?;
+        edits::delete_key(transaction, &scope, &key).await?;
     }
     staged(opened).await
 }

@@ -2,12 +2,11 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::extract::{Path, Query, idempotency};
+use super::extract::{Path, Query, Shared, idempotency};
 use crate::error::{Failure, Problem};
 use crate::requests;
 use crate::state::State;

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
-use axum::extract::State as Shared;
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use storage::{
     CommitId, CommitOptions, Difference, DifferenceKind, NodeKind, OnConflict, Policies, Repository,
 };
 
-use super::extract::{Body, Path, asked, idempotency, if_match};
+use super::extract::{Body, Path, Shared, asked, idempotency, if_match};
+use crate::auth::MadeCommit;
 use crate::error::{Failure, Problem};
 use crate::state::State;
 
@@ -22,7 +23,7 @@ pub(crate) struct NewCommit {
     /// What the commit is for.
     #[serde(default)]
     pub(crate) message: Option<String>,
-    /// Who makes it.
+    /// Who makes it; where the service knows who asks, that is the author.
     #[serde(default)]
     pub(crate) author: Option<String>,
     /// What to do where both sides changed the same thing: `fail` (the default), `ours` or
@@ -40,12 +41,13 @@ impl NewCommit {
     /// The options of the commit, under the conditions of the request.
     pub(crate) fn options(
         self,
+        state: &State,
         headers: &HeaderMap,
         request: &[&str],
         default_message: &str,
     ) -> Result<CommitOptions, Failure> {
         Ok(CommitOptions {
-            author: self.author.unwrap_or_else(|| "http".to_owned()),
+            author: state.author(self.author),
             message: self.message.unwrap_or_else(|| default_message.to_owned()),
             properties: self.properties.unwrap_or_default(),
             on_conflict: policies(self.on_conflict)?,
@@ -88,6 +90,13 @@ pub(crate) struct Committed {
     pub(crate) commit: String,
     /// The branch that is at it.
     pub(crate) branch: String,
+}
+
+impl IntoResponse for Committed {
+    fn into_response(self) -> Response {
+        let made = Extension(MadeCommit(self.commit.clone()));
+        (made, Json(self)).into_response()
+    }
 }
 
 /// What to merge into what.
@@ -209,11 +218,11 @@ async fn resolve(repository: &Repository, expression: &str) -> Result<CommitId, 
     Ok(repository.resolve(&expression.parse()?).await?.commit)
 }
 
-fn committed(commit: CommitId, branch: &str) -> Json<Committed> {
-    Json(Committed {
+fn committed(commit: CommitId, branch: &str) -> Committed {
+    Committed {
         commit: commit.to_string(),
         branch: branch.to_owned(),
-    })
+    }
 }
 
 /// Merges a commit into a branch, as a commit with two parents. `ours` keeps what the branch has,
@@ -227,14 +236,14 @@ pub(crate) async fn merge(
     Path(name): Path<String>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let merge: Merge = parse_with_commit(&body, &["from", "into"])?;
     let repository = state.repository(&name.parse()?).await?;
     let from = resolve(&repository, &merge.from).await?;
     let into = merge.into.parse()?;
     let message = format!("merge {} into {}", merge.from, merge.into);
     let request = ["merge", &merge.from, &merge.into];
-    let options = merge.commit.options(&headers, &request, &message)?;
+    let options = merge.commit.options(&state, &headers, &request, &message)?;
     let commit = repository.merge(from, &into, options).await?;
     Ok(committed(commit, into.as_str()))
 }
@@ -249,13 +258,13 @@ pub(crate) async fn cherry_pick(
     Path((name, branch)): Path<(String, String)>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let pick: Pick = parse_with_commit(&body, &["commit"])?;
     let repository = state.repository(&name.parse()?).await?;
     let from = resolve(&repository, &pick.commit).await?;
     let message = repository.commit(from).await?.message.clone();
     let request = ["cherry-pick", &pick.commit, &branch];
-    let options = pick.options.options(&headers, &request, &message)?;
+    let options = pick.options.options(&state, &headers, &request, &message)?;
     let commit = repository
         .cherry_pick(from, &branch.parse()?, options)
         .await?;
@@ -272,7 +281,7 @@ pub(crate) async fn revert(
     Path((name, branch)): Path<(String, String)>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let pick: Pick = parse_with_commit(&body, &["commit"])?;
     let repository = state.repository(&name.parse()?).await?;
     let undone = resolve(&repository, &pick.commit).await?;
@@ -281,7 +290,7 @@ pub(crate) async fn revert(
         repository.commit(undone).await?.message
     );
     let request = ["revert", &pick.commit, &branch];
-    let options = pick.options.options(&headers, &request, &message)?;
+    let options = pick.options.options(&state, &headers, &request, &message)?;
     let commit = repository.revert(undone, &branch.parse()?, options).await?;
     Ok(committed(commit, &branch))
 }
@@ -296,20 +305,23 @@ pub(crate) async fn reset(
     Path((name, branch)): Path<(String, String)>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Moved>, Failure> {
+) -> Result<(Extension<MadeCommit>, Json<Moved>), Failure> {
     let reset: Reset = parse_body(&body)?;
     let repository = state.repository(&name.parse()?).await?;
     let to = resolve(&repository, &reset.to).await?;
-    let asked = asked(&headers, &["reset", &reset.to])?;
+    let author = state.author(None);
+    let asked = asked(&author, &headers, &["reset", &reset.to])?;
     let expected = if_match(&headers)?;
     let moved = repository
         .reset(&branch.parse()?, to, expected, asked)
         .await?;
-    Ok(Json(Moved {
+    let made = Extension(MadeCommit(to.to_string()));
+    let moved = Moved {
         branch,
         from: moved.from.map(|from| from.to_string()),
         to: moved.to.unwrap_or(to).to_string(),
-    }))
+    };
+    Ok((made, Json(moved)))
 }
 
 /// The nodes and regions that differ between two commits.

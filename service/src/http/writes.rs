@@ -1,22 +1,22 @@
 //! Single writes to a branch, each one commit.
 
 use array::NodePath;
-use axum::Json;
-use axum::extract::State as Shared;
 use axum::http::{HeaderMap, header};
 use query::Reservation;
 use storage::{Isolation, RefName, Repository, Transaction};
 
 use super::edits;
-use super::extract::{Body, LargeBody, Path, Query, must_be_new};
+use super::extract::{Body, LargeBody, Path, Query, Shared, must_be_new};
 use super::gathered::{self, Change};
 use super::transactions::{DeleteQuery, WriteQuery};
 use super::versions::{Committed, NewCommit};
+use crate::auth::Action;
 use crate::error::{Failure, Problem};
 use crate::state::{State, node_path};
 
 /// A transaction of one request.
 struct Write {
+    state: State,
     repository: Repository,
     branch: RefName,
     transaction: Transaction,
@@ -33,6 +33,7 @@ impl Write {
         let transaction =
             Transaction::begin_with(&repository, &branch, Isolation::Snapshot).await?;
         Ok(Self {
+            state: state.clone(),
             repository,
             branch,
             transaction,
@@ -45,8 +46,8 @@ impl Write {
         &self,
         headers: &HeaderMap,
         request: &[&str],
-    ) -> Result<Option<Json<Committed>>, Failure> {
-        let options = NewCommit::default().options(headers, request, "")?;
+    ) -> Result<Option<Committed>, Failure> {
+        let options = NewCommit::default().options(&self.state, headers, request, "")?;
         let Some(idempotency) = &options.idempotency else {
             return Ok(None);
         };
@@ -57,11 +58,11 @@ impl Write {
         Ok(first.map(|commit| self.answer(commit)))
     }
 
-    fn answer(&self, commit: storage::CommitId) -> Json<Committed> {
-        Json(Committed {
+    fn answer(&self, commit: storage::CommitId) -> Committed {
+        Committed {
             commit: commit.to_string(),
             branch: self.branch.to_string(),
-        })
+        }
     }
 
     async fn commit(
@@ -69,14 +70,14 @@ impl Write {
         headers: &HeaderMap,
         request: &[&str],
         message: &str,
-    ) -> Result<Json<Committed>, Failure> {
-        let options = NewCommit::default().options(headers, request, message)?;
+    ) -> Result<Committed, Failure> {
+        let options = NewCommit::default().options(&self.state, headers, request, message)?;
         let branch = self.branch.to_string();
         let commit = self.transaction.commit(options).await?;
-        Ok(Json(Committed {
+        Ok(Committed {
             commit: commit.to_string(),
             branch,
-        }))
+        })
     }
 }
 
@@ -108,7 +109,7 @@ pub(crate) async fn data(
     Query(query): Query<WriteQuery>,
     headers: HeaderMap,
     LargeBody(body, _memory): LargeBody,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let write = Write::begin(&state, &path).await?;
     let slice = query.slice.as_deref();
     let content = digest(&body);
@@ -132,7 +133,7 @@ pub(crate) async fn put_node(
     Path(path): Path<(String, String, String)>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let write = Write::begin(&state, &path).await?;
     let content = digest(&body);
     let request = ["node", path.2.as_str(), &content];
@@ -154,7 +155,7 @@ pub(crate) async fn delete_node(
     Shared(state): Shared<State>,
     Path(path): Path<(String, String, String)>,
     headers: HeaderMap,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let write = Write::begin(&state, &path).await?;
     let request = ["delete", path.2.as_str()];
     if let Some(first) = write.repeated(&headers, &request).await? {
@@ -178,7 +179,7 @@ pub(crate) async fn put_key(
     Path(path): Path<(String, String, String)>,
     headers: HeaderMap,
     LargeBody(body, memory): LargeBody,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let content = digest(&body);
     let change = Change::Put {
         body,
@@ -198,7 +199,7 @@ pub(crate) async fn delete_key(
     Path(path): Path<(String, String, String)>,
     Query(query): Query<DeleteQuery>,
     headers: HeaderMap,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let is_recursive = query.recursive == Some(true);
     let change = Change::Delete { is_recursive };
     let content = format!("recursive={is_recursive}");
@@ -215,7 +216,7 @@ pub(crate) async fn delete_root(
     Path((repository, reference)): Path<(String, String)>,
     query: Query<DeleteQuery>,
     headers: HeaderMap,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let path = Path((repository, reference, String::new()));
     delete_key(state, path, query, headers).await
 }
@@ -228,7 +229,7 @@ async fn change_key(
     change: Change,
     content: &str,
     memory: Option<Reservation>,
-) -> Result<Json<Committed>, Failure> {
+) -> Result<Committed, Failure> {
     let (name, reference, key) = path;
     let (method, verb) = match change {
         Change::Put { .. } => ("zarr", "write"),
@@ -242,10 +243,10 @@ async fn change_key(
     if !headers.contains_key(header::IF_MATCH) && !headers.contains_key("idempotency-key") {
         let (name, branch) = (name.parse()?, branch(reference)?);
         let commit = gathered::commit(state, &name, &branch, write).await?;
-        return Ok(Json(Committed {
+        return Ok(Committed {
             commit: commit.to_string(),
             branch: branch.to_string(),
-        }));
+        });
     }
     let root = (name.clone(), reference.clone(), String::new());
     let alone = Write::begin(state, &root).await?;
@@ -253,7 +254,8 @@ async fn change_key(
     if let Some(first) = alone.repeated(headers, &request).await? {
         return Ok(first);
     }
-    gathered::apply(state, &alone.transaction, &write).await?;
+    let scope = state.access().scope(Action::Write, &name.parse()?);
+    gathered::apply(state, &alone.transaction, &scope, &write).await?;
     alone
         .commit(headers, &request, &format!("{verb} {key}"))
         .await

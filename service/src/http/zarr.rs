@@ -11,15 +11,17 @@ mod object;
 mod place;
 
 use array::{ChunkIndex, NodePath, Region};
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::response::Response;
 use bytes::Bytes;
 use importers::{document_with_members, shown_document};
+use serde_json::{Value, json};
 use storage::{ArrayNode, GroupNode, Node, Transaction};
 
 use super::answer::{Caching, Representation, part, requested_range};
-use super::extract::{Path, Query};
+use super::extract::{Path, Query, Shared};
+use crate::auth::Scope;
 use crate::error::{Failure, Problem};
 use crate::state::{Pinned, State};
 
@@ -34,26 +36,50 @@ const V2_NAMES: [&str; 4] = [".zgroup", ".zarray", ".zattrs", ".zmetadata"];
 pub(crate) enum Target<'a> {
     /// A commit.
     Pinned(&'a Pinned),
-    /// A transaction: its changes over its base.
-    Transaction(&'a Transaction),
+    /// A transaction: its changes over its base, and the part of that which may be seen.
+    Transaction(&'a Transaction, Scope),
 }
 
 impl Target<'_> {
+    /// The part of it that may be seen.
+    pub(crate) fn scope(&self) -> &Scope {
+        match self {
+            Self::Pinned(pinned) => &pinned.scope,
+            Self::Transaction(_, scope) => scope,
+        }
+    }
+
+    /// Whether a node is shown: what may be seen, and groups on the way there.
+    fn shows(&self, node: &Node) -> bool {
+        let (scope, path) = (self.scope(), node.path());
+        scope.contains(path) || matches!(node, Node::Group(_)) && scope.leads_through(path)
+    }
+
+    /// Whether a node may be seen itself, not only as a group on the way.
+    pub(crate) fn shows_all_of(&self, path: &NodePath) -> bool {
+        self.scope().contains(path)
+    }
+
     pub(crate) async fn find(&self, path: &NodePath) -> Result<Option<Node>, Failure> {
-        Ok(match self {
+        let found = match self {
             Self::Pinned(pinned) => pinned.snapshot.find(path).await?,
-            Self::Transaction(transaction) => transaction.find(path).await?,
-        })
+            Self::Transaction(transaction, _) => transaction.find(path).await?,
+        };
+        Ok(found.filter(|node| self.shows(node)))
     }
 
     /// The members of a group, sorted by name.
     pub(crate) async fn members(&self, group: &GroupNode) -> Result<Vec<Node>, Failure> {
         match self {
-            Self::Pinned(pinned) => Ok(pinned.snapshot.members(group).await?),
-            Self::Transaction(transaction) => {
+            Self::Pinned(pinned) => {
+                let mut members = pinned.snapshot.members(group).await?;
+                members.retain(|node| self.shows(node));
+                Ok(members)
+            }
+            Self::Transaction(..) => {
                 let mut members = Vec::new();
-                for path in transaction.members(group.path()).await? {
-                    members.extend(transaction.find(&path).await?);
+                for path in self.member_paths(group).await? {
+                    members.extend(self.find(&path).await?);
                 }
                 Ok(members)
             }
@@ -63,7 +89,9 @@ impl Target<'_> {
     /// A node and everything below it, parents first.
     async fn walk(&self, node: Node) -> Result<Vec<Node>, Failure> {
         if let Self::Pinned(pinned) = self {
-            return Ok(pinned.snapshot.walk(node).await?);
+            let mut found = pinned.snapshot.walk(node).await?;
+            found.retain(|node| self.shows(node));
+            return Ok(found);
         }
         let mut found = Vec::new();
         let mut open = vec![node];
@@ -80,15 +108,18 @@ impl Target<'_> {
 
     /// Paths of the members of a group.
     async fn member_paths(&self, group: &GroupNode) -> Result<Vec<NodePath>, Failure> {
-        Ok(match self {
+        let mut paths = match self {
             Self::Pinned(pinned) => pinned.snapshot.member_paths(group).await?,
-            Self::Transaction(transaction) => transaction.members(group.path()).await?,
-        })
+            Self::Transaction(transaction, _) => transaction.members(group.path()).await?,
+        };
+        let scope = self.scope();
+        paths.retain(|path| scope.contains(path) || scope.leads_through(path));
+        Ok(paths)
     }
 
     /// Notes that values of an array are read.
     fn note_region(&self, array: &ArrayNode, region: Region) {
-        if let Self::Transaction(transaction) = self {
+        if let Self::Transaction(transaction, _) = self {
             transaction.note_region(array.path(), region);
         }
     }
@@ -166,7 +197,7 @@ fn missing(key: &str) -> Failure {
 fn caching(target: &Target<'_>, uri: &Uri, parts: &[&str]) -> Caching {
     match target {
         Target::Pinned(pinned) => Caching::new(pinned, uri, parts),
-        Target::Transaction(_) => Caching::none(),
+        Target::Transaction(..) => Caching::none(),
     }
 }
 
@@ -174,7 +205,7 @@ fn caching(target: &Target<'_>, uri: &Uri, parts: &[&str]) -> Caching {
 fn of_staged(target: &Target<'_>, caching: Caching, content: &[u8]) -> Caching {
     match target {
         Target::Pinned(_) => caching,
-        Target::Transaction(_) => Caching::of_content(content),
+        Target::Transaction(..) => Caching::of_content(content),
     }
 }
 
@@ -275,6 +306,10 @@ pub(crate) async fn document(
     if let Node::Array(_) = node {
         return Ok(shown_document(node).into());
     }
+    if !target.shows_all_of(node.path()) {
+        let nodes = target.walk(node.clone()).await?;
+        return document_of_way(target, node, &document_with_members(node, &nodes));
+    }
     let Target::Pinned(pinned) = target else {
         let nodes = target.walk(node.clone()).await?;
         return Ok(Bytes::from(document_with_members(node, &nodes)));
@@ -287,4 +322,29 @@ pub(crate) async fn document(
     let bytes = Bytes::from(document_with_members(node, &nodes));
     state.documents().insert(key, bytes.clone());
     Ok(bytes)
+}
+
+/// What is shown of a group that is only on the way to what may be seen.
+pub(crate) fn bare_group() -> Value {
+    json!({ "zarr_format": 3, "node_type": "group", "attributes": {} })
+}
+
+/// The document of such a group, of whose members `document` has all that are shown.
+fn document_of_way(target: &Target<'_>, node: &Node, document: &[u8]) -> Result<Bytes, Failure> {
+    let broken = |error: serde_json::Error| Failure::broken(error.to_string());
+    let document: Value = serde_json::from_slice(document).map_err(broken)?;
+    let mut shown = bare_group();
+    if let Some(consolidated) = document.get("consolidated_metadata") {
+        shown["consolidated_metadata"] = consolidated.clone();
+        let members = shown["consolidated_metadata"]["metadata"].as_object_mut();
+        for (name, member) in members.into_iter().flatten() {
+            let path = name
+                .split('/')
+                .try_fold(node.path().clone(), |path, name| path.join(name));
+            if !path.is_ok_and(|path| target.shows_all_of(&path)) {
+                *member = bare_group();
+            }
+        }
+    }
+    Ok(serde_json::to_vec(&shown).map_err(broken)?.into())
 }

@@ -17,9 +17,14 @@ mod materialize;
 mod records;
 mod verify;
 
+use array::NodePath;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use storage::RepoName;
 use uuid::Uuid;
+
+use crate::auth::Action;
+use crate::error::Failure;
 
 pub use engine::{
     Here, Jobs, Settings, begin, cancel, ended, hand_over, keep_adopting, list, resume, show,
@@ -58,6 +63,41 @@ impl JobSpec {
             Self::Publish(_) => "publish",
             Self::Materialize(_) => "materialize",
         }
+    }
+
+    /// The repository it is about, and what whoever asks for it must be allowed to do to which nodes of
+    /// that. What writes outside of the store is for writers, though it only reads there; it takes
+    /// coordinates along from groups above, so it is for readers of all.
+    ///
+    /// # Errors
+    /// 400 for names that cannot be.
+    pub fn needs(&self) -> Result<(RepoName, Vec<(Action, NodePath)>), Failure> {
+        let (repository, path) = match self {
+            Self::Verify(spec) => (&spec.repository, None),
+            Self::Import(spec) => (&spec.repository, spec.group.as_deref()),
+            Self::Export(spec) => (&spec.repository, spec.path.as_deref()),
+            Self::Publish(spec) => (&spec.repository, spec.path.as_deref()),
+            Self::Materialize(spec) => (&spec.repository, spec.path.as_deref()),
+        };
+        let path: NodePath = path.unwrap_or("").parse()?;
+        let all = (Action::Read, NodePath::root());
+        let needs = match self {
+            Self::Verify(_) => vec![all],
+            Self::Import(_) | Self::Materialize(_) => vec![(Action::Write, path)],
+            Self::Export(_) | Self::Publish(_) => vec![(Action::Write, path), all],
+        };
+        Ok((repository.parse()?, needs))
+    }
+
+    /// The same with this author of what it commits.
+    #[must_use]
+    pub fn by(mut self, author: String) -> Self {
+        match &mut self {
+            Self::Import(spec) => spec.author = Some(author),
+            Self::Materialize(spec) => spec.author = Some(author),
+            Self::Verify(_) | Self::Export(_) | Self::Publish(_) => {}
+        }
+        self
     }
 
     fn kind(&self) -> &dyn Kind {

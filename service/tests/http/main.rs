@@ -8,6 +8,12 @@
 )]
 
 mod ahead;
+mod auth;
+mod auth_jwt;
+mod auth_keys;
+mod auth_limits;
+mod auth_scope;
+mod auth_tls;
 mod branch_writes;
 mod contract;
 mod dav;

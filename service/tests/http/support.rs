@@ -14,6 +14,7 @@ use quarr_tests::arrays::SampleArray;
 use quarr_tests::watched::{Request as Watch, Watched};
 use query::{Costs, Engine, Settings};
 use serde_json::{Value, json};
+use service::auth::Auth;
 use service::http::router;
 use service::s3::{Access, Gateway};
 use service::signing::Signing;
@@ -124,6 +125,13 @@ impl Service {
     /// A service that takes the same store for one in a cloud.
     pub(crate) fn remote(&self) -> Self {
         self.with(state_with(&self.objects, ANSWER_BYTES, Costs::REMOTE))
+    }
+
+    /// A service over the same store that asks who its clients are.
+    pub(crate) fn guarded(&self, settings: service::auth::Settings) -> Self {
+        let state = state_over(&self.objects);
+        let auth = Auth::new(state.store(), settings).unwrap();
+        self.with(state.with_auth(auth))
     }
 
     fn with(&self, state: State) -> Self {
@@ -280,7 +288,7 @@ pub(crate) fn requests(objects: &Watched) -> Vec<Watch> {
 }
 
 /// The state of a service with nothing cached.
-fn state_over(objects: &Watched) -> State {
+pub(crate) fn state_over(objects: &Watched) -> State {
     state_with(objects, ANSWER_BYTES, Costs::LOCAL)
 }
 

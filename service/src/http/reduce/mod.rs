@@ -6,7 +6,7 @@ mod measures;
 use std::sync::Arc;
 
 use array::{DataType, OutputAxis, Tensor};
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use compute::histogram::Bins;
@@ -16,7 +16,7 @@ use query::{Aggregation, Measure, Role};
 use serde::Deserialize;
 
 use super::asked::{Asked, Common, check_expected, check_size};
-use super::extract::{Labelled, Path};
+use super::extract::{Labelled, Path, Shared};
 use crate::error::{Failure, Problem};
 use crate::format::{Answer, Variable};
 use crate::state::State;

@@ -5,7 +5,7 @@
 //!
 //! Source: RFC 4918.
 
-use axum::extract::{OriginalUri, State as Shared};
+use axum::extract::OriginalUri;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
@@ -13,8 +13,9 @@ use chrono::{DateTime, Utc};
 use super::directory::{all_names, escape, link};
 use super::place::Place;
 use super::{Depth, Object, Target, chunk_keys, missing};
+use crate::auth::Action;
 use crate::error::Failure;
-use crate::http::extract::Path;
+use crate::http::extract::{Path, Shared};
 use crate::http::{transactions, writes};
 use crate::state::State;
 
@@ -101,7 +102,8 @@ pub(crate) async fn of_transaction(
         return Ok(not_allowed());
     };
     let opened = state.transaction(&id).await?;
-    let target = Target::Transaction(opened.shared.transaction());
+    let scope = state.access().scope(Action::Read, &opened.repository);
+    let target = Target::Transaction(opened.shared.transaction(), scope);
     let response = match asked {
         Asked::Mkcol => make(&target, &key).await?,
         Asked::Propfind(reach) => {
