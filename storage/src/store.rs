@@ -19,9 +19,9 @@ use crate::backend::Backend;
 use crate::clock::StoreClock;
 use crate::durable::NotWritten;
 use crate::external::Externals;
-use crate::object::SHARDS;
 use crate::metered::Metered;
 use crate::metrics::StoreMetrics;
+use crate::object::SHARDS;
 
 /// Attempts at writing an object whose outcome is unclear.
 const MAX_ATTEMPTS: u32 = 6;

@@ -1,6 +1,6 @@
 //! What stands before every handler: who asks, how much, and whether he may.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 

@@ -110,11 +110,10 @@ const FULL_SHARE: f64 = 0.9;
 
 /// Looks at a server.
 pub(super) async fn of_server(
+    client: &Client,
     url: &str,
-    _args: &DoctorArgs,
     as_json: bool,
 ) -> Result<ExitCode, Failed> {
-    let client = Client::remote(url);
     let mut findings = Findings::default();
     let status = match client.json("GET", &["v1", "status"], &[], None).await {
         Ok(status) => status,

@@ -561,7 +561,7 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
         ),
         Command::Store(command) => return store::run(command, as_json).await,
         Command::Doctor(args) => match place.server() {
-            Some(url) => return doctor::of_server(&url, &args, as_json).await,
+            Some(url) => return doctor::of_server(&place.client(&url)?, &url, as_json).await,
             None => return doctor::of_store(&open_state(place)?, &args, place, as_json).await,
         },
         Command::Config(config::ConfigCommand::Show(_)) => config::show(&place.configured, as_json),

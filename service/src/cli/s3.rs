@@ -74,7 +74,7 @@ impl S3Args {
 }
 
 impl Bound {
-    pub(super) fn address(&self) -> std::io::Result<SocketAddr> {
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
@@ -89,6 +89,13 @@ impl Bound {
         F: Future<Output = io::Result<S>> + Send + 'static,
     {
         let state = self.gateway.state.clone();
-        serving::serve(self.listener, secure, s3::router(self.gateway), state, limits).await;
+        serving::serve(
+            self.listener,
+            secure,
+            s3::router(self.gateway),
+            state,
+            limits,
+        )
+        .await;
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{self, AtomicBool};
 use std::time::Duration;
 
 use array::NodePath;
@@ -194,10 +194,10 @@ pub(crate) async fn events(
     let all = futures::stream::iter([first])
         .chain(rest)
         .inspect(move |job| {
-            ends.fetch_or(job.state.has_ended(), Ordering::Relaxed);
+            ends.fetch_or(job.state.has_ended(), atomic::Ordering::Relaxed);
         });
     let last = futures::stream::once(async move {
-        let goes_on = !has_ended.load(Ordering::Relaxed);
+        let goes_on = !has_ended.load(atomic::Ordering::Relaxed);
         goes_on.then(again)
     });
     let all = all.map(event).take_until(stopping);
