@@ -1,5 +1,6 @@
 //! The S3 gateway of `quarr serve`.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Failed;
+use crate::auth::{Action, Principal};
 use crate::s3::{self, Access, Gateway};
 use crate::serving::{self, Limits};
 use crate::state::State;
@@ -21,9 +23,19 @@ pub(super) struct S3Args {
     /// A host name whose subdomains are buckets, beside the path: REPO.DOMAIN.
     #[arg(long, value_name = "DOMAIN", env = "QUARR_S3_DOMAIN")]
     s3_domain: Option<String>,
-    /// A JSON file with the access keys that requests to the S3 address must be signed with.
+    /// A JSON file with the access keys that requests to the S3 address must be signed with: who has one
+    /// reads everything; without one, only repositories that anyone may read.
     #[arg(long, value_name = "FILE", env = "QUARR_S3_CREDENTIALS")]
     s3_credentials: Option<PathBuf>,
+}
+
+/// Whether what is below a path of a repository is for this principal; what is of no repository is not.
+fn may_read(principal: &Principal, repository: &str, path: &str) -> bool {
+    let place = (repository.parse(), path.parse());
+    match place {
+        (Ok(repository), Ok(path)) => principal.allows(Action::Read, &repository, &path),
+        _ => false,
+    }
 }
 
 /// A gateway that has its address, but does not answer yet.
@@ -43,19 +55,26 @@ impl S3Args {
         let Some(address) = self.s3_listen else {
             return Ok(None);
         };
-        let is_open = insecure || self.s3_credentials.is_none();
+        let auth = state.auth();
+        let is_open = insecure || (self.s3_credentials.is_none() && !auth.is_required());
         if is_open && !insecure && !address.ip().is_loopback() {
             let reason = format!(
                 "serving S3 on {address} would let anyone read the data: use a loopback address, --s3-credentials, or --insecure"
             );
             return Err(Failed(reason));
         }
-        let access = match &self.s3_credentials {
-            None => Access::open(),
-            Some(path) => {
-                let known = s3::read_credentials(path).map_err(Failed)?;
+        let known = match &self.s3_credentials {
+            Some(path) => s3::read_credentials(path).map_err(Failed)?,
+            None => HashMap::new(),
+        };
+        let access = match is_open && known.is_empty() {
+            true => Access::open(),
+            false => {
+                let anyone = auth.anonymous();
                 let find = move |key: &str| known.get(key).cloned();
-                Access::checked(find, move |who, _, _| is_open || who.is_some())
+                Access::checked(find, move |who, repository, path| {
+                    is_open || who.is_some() || may_read(&anyone, repository, path)
+                })
             }
         };
         let listener = TcpListener::bind(address).await;
