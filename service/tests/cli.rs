@@ -335,11 +335,13 @@ fn a_doctor_says_what_is_wrong_and_where_settings_are_from() {
 
 #[test]
 fn settings_of_a_file_hold_and_wrong_ones_are_refused_at_start() {
+    fn with_file<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["--config", "quarr.toml"], arguments].concat()
+    }
     let place = Place::new();
     let file = place.path().join("quarr.toml");
     let write = |text: &str| std::fs::write(&file, text).unwrap();
     write("store = \"./elsewhere\"\njobs = 3\n[import]\nallow = [\"/data\"]\n");
-    let with_file = |arguments: &[&str]| [&["--config", "quarr.toml"], arguments].concat();
     let shown = place.json(&with_file(&["config", "show", "--max-requests", "9"]));
     let row = |flag: &str| {
         let rows = shown["settings"].as_array().unwrap();

@@ -144,7 +144,7 @@ impl Telemetry {
         let mut phases = self.phase.subscribe();
         async move {
             if phases.wait_for(|now| *now >= phase).await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -27,10 +27,13 @@ pub struct Running {
 /// One kind of request: its method and the class of its status.
 type Series = (&'static str, &'static str);
 
+/// The times of one route.
+type OfRoute = Mutex<BTreeMap<Series, Arc<Histogram>>>;
+
 /// Requests since the start. Routes are those of the router, so their number is bounded.
 #[derive(Debug, Default)]
 pub struct Requests {
-    routes: RwLock<HashMap<Arc<str>, Arc<Mutex<BTreeMap<Series, Arc<Histogram>>>>>>,
+    routes: RwLock<HashMap<Arc<str>, Arc<OfRoute>>>,
     running: Mutex<BTreeMap<u64, Running>>,
     next: AtomicU64,
     bytes_in: AtomicU64,
@@ -67,14 +70,16 @@ impl Requests {
     }
 
     fn histogram(&self, route: &Arc<str>, series: Series) -> Arc<Histogram> {
-        let known = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let known = known.get(route).cloned();
+        // Not held while the route is added below.
+        let known = {
+            let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+            routes.get(route).cloned()
+        };
         let of_route = known.unwrap_or_else(|| {
             let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
             routes.entry(route.clone()).or_default().clone()
         });
-        let histogram = lock(&of_route).entry(series).or_default().clone();
-        histogram
+        lock(&of_route).entry(series).or_default().clone()
     }
 
     /// Bytes of a body came.

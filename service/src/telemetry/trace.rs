@@ -24,7 +24,7 @@ tokio::task_local! {
 
 /// The id of the trace that whoever asks works for.
 pub fn current_id() -> Option<String> {
-    CURRENT.try_with(|id| id.to_string()).ok()
+    CURRENT.try_with(ToString::to_string).ok()
 }
 
 /// `future`, for the trace `id`.
