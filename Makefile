@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 LOCKED := --locked
 
-.PHONY: help demo test check lint bench bench-peers bench-python wheel setup fresh-machine
+.PHONY: help demo test check lint bench bench-peers bench-python fuzz wheel setup fresh-machine
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-peers: ## only the comparison with what else reads arrays (PEERS=--quick: 
 	$(CARGO) build --release $(LOCKED) -p service --bins
 	$(CARGO) build --release $(LOCKED) -p quarr-benches --example peers
 	scripts/bench-peers.sh target/release $(if $(PEERS),$(PEERS),--report benches/RESULTS.md)
+
+fuzz: ## run each fuzz target for 30 seconds, or as many as FUZZ says (needs nightly Rust and cargo-fuzz)
+	@scripts/fuzz.sh $(or $(FUZZ),30)
 
 wheel: ## the Python package, for this kind of machine, into target/wheels
 	@scripts/setup.sh test

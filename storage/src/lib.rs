@@ -33,6 +33,8 @@ mod durable;
 mod error;
 mod external;
 mod flights;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod head;

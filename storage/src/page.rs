@@ -218,6 +218,19 @@ pub(crate) fn decode<R: PageRow>(
     level: u32,
     page: u128,
 ) -> Result<Page<R>, String> {
+    let rows = rows(bytes, layout, level)?;
+    if page_id(&rows, level) != *id {
+        return Err("its rows do not match its name".into());
+    }
+    Page::new(rows, *id, layout, level, page)
+}
+
+/// The rows of a page, which may be those of another one.
+pub(crate) fn rows<R: PageRow>(
+    bytes: &[u8],
+    layout: &Layout,
+    level: u32,
+) -> Result<Vec<R>, String> {
     let batch = row_file::decode(bytes)?;
     let mut coordinates = vec![Vec::with_capacity(layout.dimensions()); batch.num_rows()];
     for axis in 0..layout.dimensions() {
@@ -226,11 +239,7 @@ pub(crate) fn decode<R: PageRow>(
             coordinate.push(at);
         }
     }
-    let rows = R::from_columns(&batch, coordinates, level)?;
-    if page_id(&rows, level) != *id {
-        return Err("its rows do not match its name".into());
-    }
-    Page::new(rows, *id, layout, level, page)
+    R::from_columns(&batch, coordinates, level)
 }
 
 /// `kind ‖ level ‖ ndim ‖ coordinate ‖ id ‖ length`, the start of every row.

@@ -151,7 +151,7 @@ impl TreePage {
         }
     }
 
-    fn id(&self) -> Hash {
+    pub(crate) fn id(&self) -> Hash {
         let rows = self.encoded_rows();
         let leaves = rows.iter().map(|row| hash::hash(Kind::TreeRow, row));
         hash::mth(&leaves.collect::<Vec<Hash>>())
@@ -164,7 +164,7 @@ impl TreePage {
         }
     }
 
-    fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         match self {
             Self::Leaf(rows) => rows.iter().map(|row| row.name.as_str()).collect(),
             Self::Inner { rows, .. } => rows.iter().map(|row| row.first.as_str()).collect(),
@@ -181,7 +181,7 @@ impl TreePage {
         }
     }
 
-    fn encode(&self) -> Result<Vec<u8>, ArrowError> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, ArrowError> {
         let names = StringArray::from_iter_values(self.names());
         let mut columns: Vec<(&str, ArrayRef)> = vec![("name", Arc::new(names))];
         match self {
@@ -229,18 +229,8 @@ impl TreePage {
         row_file::encode(columns)
     }
 
-    fn decode(bytes: &[u8], id: &Hash) -> Result<Self, String> {
-        let batch = row_file::decode(bytes)?;
-        let levels: &UInt8Array = row_file::column(&batch, "level", false)?;
-        let level = levels.value(0);
-        if level > MAX_LEVEL || levels.values().iter().any(|&other| other != level) {
-            return Err("rows of no or of several levels".into());
-        }
-        let page = if level == 0 {
-            leaf_rows(&batch)?
-        } else {
-            inner_rows(&batch, level)?
-        };
+    pub(crate) fn decode(bytes: &[u8], id: &Hash) -> Result<Self, String> {
+        let page = Self::of_file(bytes)?;
         if page.id() != *id {
             return Err("its rows do not match its name".into());
         }
@@ -248,6 +238,21 @@ impl TreePage {
             return Err("rows out of order".into());
         }
         Ok(page)
+    }
+
+    /// The page in a file, which may be another one than is looked for.
+    pub(crate) fn of_file(bytes: &[u8]) -> Result<Self, String> {
+        let batch = row_file::decode(bytes)?;
+        let levels: &UInt8Array = row_file::column(&batch, "level", false)?;
+        let level = levels.value(0);
+        if level > MAX_LEVEL || levels.values().iter().any(|&other| other != level) {
+            return Err("rows of no or of several levels".into());
+        }
+        if level == 0 {
+            leaf_rows(&batch)
+        } else {
+            inner_rows(&batch, level)
+        }
     }
 }
 

@@ -1,0 +1,6 @@
+//! Commits.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| storage::fuzzing::commit(bytes));

@@ -1,0 +1,6 @@
+//! Safetensors files.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| quarr_fuzz::import(bytes));
