@@ -9,15 +9,16 @@ locals {
   overwritten = join(" || ", [
     "resource.name.endsWith(\"/log/_hint.json\")",
     "resource.name.endsWith(\"/tlog/checkpoint\")",
-    "resource.name.startsWith(\"${local.objects}.quarr/\")",
+    "resource.name.startsWith(\"${local.objects}.quarr/jobs/\")",
+    "resource.name.startsWith(\"${local.objects}.quarr/commands/\")",
   ])
 
   # `extract` gives the text between two others, empty where they are not found: objects, shards and
   # staged changes of any repository.
-  collected = join(" || ", [
-    for folder in ["objects", "shards", "staging"] :
-    "resource.name.extract(\"${local.objects}{repository}/${folder}/\") != \"\""
-  ])
+  collected = join(" || ", concat(
+    [for folder in ["objects", "shards", "staging"] : "resource.name.extract(\"${local.objects}{repository}/${folder}/\") != \"\""],
+    ["resource.name.startsWith(\"${local.objects}.quarr/uploads/\")"],
+  ))
 
   permissions = {
     read   = ["storage.objects.get", "storage.objects.list"]

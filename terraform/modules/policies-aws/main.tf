@@ -19,21 +19,26 @@ locals {
     "${local.store}*/staging/*",
     "${local.store}*/tlog/tile/*",
     "${local.store}*/tlog/heads/*",
+    "${local.store}.quarr/auth/*",
+    "${local.store}.quarr/uploads/*",
   ]
 
-  # Never trusted (the hint), signed (the checkpoint), or none of a repository's data (jobs, uploads).
+  # Never trusted (the hint), signed (the checkpoint), or no data (how far jobs are).
   overwritten = [
     "${local.store}*/log/_hint.json",
     "${local.store}*/tlog/checkpoint",
-    "${local.store}.quarr/*",
+    "${local.store}.quarr/jobs/*",
+    "${local.store}.quarr/commands/*",
   ]
 
-  # What collecting garbage deletes. The log is not in it: no role deletes history.
+  # What collecting garbage deletes. The log and API keys are not in it: no role deletes history.
   collected = [
     "${local.store}*/objects/*",
     "${local.store}*/shards/*",
     "${local.store}*/staging/*",
-    "${local.store}.quarr/*",
+    "${local.store}.quarr/jobs/*",
+    "${local.store}.quarr/commands/*",
+    "${local.store}.quarr/uploads/*",
   ]
 
   read = [
