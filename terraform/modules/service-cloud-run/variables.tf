@@ -130,7 +130,7 @@ variable "cpu" {
 }
 
 variable "memory_gib" {
-  description = "Memory of an instance. Quarr budgets three quarters of it, less the cache, which is in memory as well."
+  description = "Memory of an instance, of which Quarr budgets three quarters. Cloud Run has no disk: there is no cache on one."
   type        = number
   default     = 16
   nullable    = false
