@@ -3,7 +3,7 @@ data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
 # What the load balancer and ECS know of a service. Quarr's own metrics are for Prometheus; their alerts
-# are in deploy/prometheus/alerts.yaml.
+# are in deploy/helm/quarr/alerts.yaml.
 locals {
   of_targets = { LoadBalancer = var.metrics.load_balancer, TargetGroup = var.metrics.target_group }
   of_service = { ClusterName = var.metrics.cluster, ServiceName = var.metrics.service }

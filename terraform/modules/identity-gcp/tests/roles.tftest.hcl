@@ -1,6 +1,7 @@
 mock_provider "google" {}
 
 variables {
+  prefix      = "data/"
   project_id  = "example-project"
   bucket_name = "quarr-example"
 }
