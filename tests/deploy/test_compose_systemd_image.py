@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -36,6 +37,17 @@ def test_compose_understands_the_file(tmp_path):
     environment.write_text("STORE_USER=a\nSTORE_PASSWORD=\nGRAFANA_PASSWORD=c\n")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "STORE_PASSWORD" in done.stderr, "an empty password is accepted"
+
+
+def test_compose_knows_every_word(compose):
+    """By the schema that the Compose Specification publishes; see schemas/README.md."""
+    schema = json.loads((Path(__file__).parent / "schemas" / "compose-spec.json").read_text())
+    # The project's name came into the specification later.
+    without_name = {key: value for key, value in compose.items() if key != "name"}
+    errors = [f"{list(error.path)}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(without_name)]
+    assert not errors, errors
+    wrong = without_name | {"services": {"quarr": {"imagee": "a"}}}
+    assert not jsonschema.Draft7Validator(schema).is_valid(wrong)
 
 
 def test_containers_have_no_rights_they_do_not_need(compose):
