@@ -9,6 +9,9 @@ locals {
       AWS_REGION         = data.aws_region.current.region
       QUARR_STORE        = var.store_url
       QUARR_LISTEN       = "0.0.0.0:${local.port}"
+      QUARR_AUTH         = "true"
+      QUARR_OPEN_METRICS = "false"
+      QUARR_DRAIN_DELAY  = "5s"
       QUARR_CACHE_DIR    = "/var/cache/quarr"
       QUARR_CACHE_DISK   = "${var.cache_gib}GiB"
       QUARR_MEMORY_LIMIT = "${floor(var.memory_mib * 3 / 4)}MiB"
@@ -43,8 +46,8 @@ locals {
   service_container = merge(local.container, {
     command      = ["serve"]
     portMappings = [{ containerPort = local.port, protocol = "tcp" }]
-    # Requests in flight have 30 s; see `quarr serve`.
-    stopTimeout = 45
+    # Draining, then requests in flight: 30 s at most.
+    stopTimeout = 60
     healthCheck = {
       command     = ["CMD", "/usr/local/bin/quarr-health"]
       interval    = 15

@@ -115,7 +115,7 @@ variable "certificate_arn" {
 }
 
 variable "oidc" {
-  description = "Whose tokens are accepted: the issuer and the audience that names this service; null if `environment` sets the authentication up otherwise."
+  description = "Whose tokens are accepted: the issuer and the audience that names this service; null for API keys alone."
   type = object({
     issuer   = string
     audience = string

@@ -46,7 +46,7 @@ variable "store_url" {
 }
 
 variable "oidc" {
-  description = "Whose tokens are accepted: the issuer and the audience that names this service; null if `values` sets the authentication up otherwise."
+  description = "Whose tokens are accepted: the issuer and the audience that names this service; null for API keys alone."
   type = object({
     issuer   = string
     audience = string
