@@ -170,7 +170,7 @@ install_deploy_environment() {
 }
 
 # Apart from the tests' own environment: it brings a hundred packages.
-checkov=3.2.500
+checkov=3.3.30
 
 install_checkov() {
     if [ -x .venv-deploy/checkov/bin/checkov ]; then return 0; fi

@@ -12,13 +12,8 @@ provider "aws" {
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
 
-data "aws_availability_zones" "available" {
-  state = "available"
-}
-
 locals {
   account_id = data.aws_caller_identity.current.account_id
-  zones      = slice(sort(data.aws_availability_zones.available.names), 0, 2)
 }
 
 # --- Network ----------------------------------------------------------------------------------------
@@ -37,12 +32,12 @@ resource "aws_default_security_group" "this" {
 }
 
 resource "aws_subnet" "private" {
-  count = length(local.zones)
+  count = length(var.zones)
 
   vpc_id            = aws_vpc.this.id
-  availability_zone = local.zones[count.index]
+  availability_zone = var.zones[count.index]
   cidr_block        = cidrsubnet(var.vpc_cidr, 4, count.index)
-  tags              = { Name = "quarr-${local.zones[count.index]}" }
+  tags              = { Name = "quarr-${var.zones[count.index]}" }
 }
 
 resource "aws_route_table" "private" {
@@ -51,7 +46,7 @@ resource "aws_route_table" "private" {
 }
 
 resource "aws_route_table_association" "private" {
-  count = length(local.zones)
+  count = length(var.zones)
 
   subnet_id      = aws_subnet.private[count.index].id
   route_table_id = aws_route_table.private.id

@@ -4,6 +4,17 @@ variable "region" {
   default     = "eu-central-1"
 }
 
+variable "zones" {
+  description = "Zones of the region that the subnets are in, by name: a list that AWS may change would move them."
+  type        = list(string)
+  default     = ["eu-central-1a", "eu-central-1b"]
+
+  validation {
+    condition     = length(var.zones) >= 2 && length(var.zones) <= 16 && length(var.zones) == length(distinct(var.zones))
+    error_message = "zones must have two to sixteen zones: one may fail."
+  }
+}
+
 variable "vpc_cidr" {
   description = "Addresses of the network."
   type        = string

@@ -170,7 +170,7 @@ resource "aws_ecs_service" "this" {
   task_definition                    = aws_ecs_task_definition.service.arn
   desired_count                      = var.tasks_min
   launch_type                        = "FARGATE"
-  platform_version                   = "1.4.0"
+  platform_version                   = "LATEST"
   availability_zone_rebalancing      = "ENABLED"
   deployment_minimum_healthy_percent = 100
   deployment_maximum_percent         = 200
@@ -446,7 +446,7 @@ resource "aws_scheduler_schedule" "gc" {
     ecs_parameters {
       task_definition_arn = each.value.arn
       launch_type         = "FARGATE"
-      platform_version    = "1.4.0"
+      platform_version    = "LATEST"
 
       network_configuration {
         subnets          = var.subnet_ids

@@ -8,9 +8,6 @@ mock_provider "aws" {
   mock_data "aws_region" {
     defaults = { region = "eu-central-1" }
   }
-  mock_data "aws_availability_zones" {
-    defaults = { names = ["eu-central-1b", "eu-central-1a", "eu-central-1c"] }
-  }
   mock_resource "aws_iam_role" {
     defaults = { arn = "arn:aws:iam::111122223333:role/quarr" }
   }
