@@ -4,7 +4,6 @@
     scripts/generate-terraform-docs.py [--check]
 
 What stands before the line `<!-- generated -->` is kept. With `--check`, only says what would change.
-Needs python-hcl2, which the environment of the deployment tests has.
 """
 
 from __future__ import annotations
@@ -13,26 +12,20 @@ import re
 import sys
 from pathlib import Path
 
-import hcl2
-
 ROOT = Path(__file__).parents[1] / "terraform"
 MARK = "<!-- generated: scripts/generate-terraform-docs.py -->"
 
 
-def blocks(folder: Path, kind: str) -> list[tuple[str, dict]]:
+def blocks(folder: Path, kind: str) -> list[tuple[str, str]]:
+    """Names and bodies of the variables or outputs, which `terraform fmt` has put in one form."""
     path = folder / f"{kind}s.tf"
-    if not path.exists():
-        return []
-    with path.open() as file:
-        found = hcl2.load(file).get(kind, [])
-    return [(name.strip('"'), it) for block in found for name, it in block.items() if not name.startswith("__")]
+    text = path.read_text() if path.exists() else ""
+    return re.findall(rf'^{kind} "(\w+)" \{{\n(.*?)^\}}', text, re.M | re.S)
 
 
-def source(folder: Path, name: str, argument: str) -> str:
-    """What stands after `argument =` in a variable, on one line."""
-    text = (folder / "variables.tf").read_text()
-    body = re.search(rf'^variable "{name}" \{{\n(.*?)^\}}', text, re.M | re.S)[1]
-    found = re.search(rf"^  {argument} *= (.*?)(?=^  \w|^$|\Z)", body, re.M | re.S)
+def argument(body: str, name: str) -> str:
+    """What stands after `name =`, on one line; empty if it is not there."""
+    found = re.search(rf"^  {name} *= (.*?)(?=^  \w|^$|\Z)", body, re.M | re.S)
     if not found:
         return ""
     one = re.sub(r" +=", " =", re.sub(r"\s*\n\s*", ", ", found[1].strip()))
@@ -47,15 +40,13 @@ def tables(folder: Path) -> str:
     lines = [MARK]
     if variables := blocks(folder, "variable"):
         lines += ["", "## Inputs", "", "| name | what | type | default |", "|---|---|---|---|"]
-        for name, it in variables:
-            default = source(folder, name, "default")
-            kind = source(folder, name, "type")
-            lines.append(
-                f"| `{name}` | {cell(it['description'])} | `{kind}` | {f'`{default}`' if default else 'required'} |"
-            )
+        for name, body in variables:
+            default = argument(body, "default")
+            what, kind = cell(argument(body, "description")), argument(body, "type")
+            lines.append(f"| `{name}` | {what} | `{kind}` | {f'`{default}`' if default else 'required'} |")
     if outputs := blocks(folder, "output"):
         lines += ["", "## Outputs", "", "| name | what |", "|---|---|"]
-        lines += [f"| `{name}` | {cell(it['description'])} |" for name, it in outputs]
+        lines += [f"| `{name}` | {cell(argument(body, 'description'))} |" for name, body in outputs]
     return "\n".join(lines) + "\n"
 
 

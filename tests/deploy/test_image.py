@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -82,8 +84,14 @@ def run_as_container(root: Path, command: str, **settings: str) -> subprocess.Po
     return inside(root, script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@dataclass(frozen=True)
+class Served:
+    url: str
+    pid: int
+
+
 @pytest.fixture
-def served(root) -> Iterator[str]:
+def served(root) -> Iterator[Served]:
     port = store_server.free_port()
     listen = f"127.0.0.1:{port}"
     process = run_as_container(root, "/usr/local/bin/quarr serve --store /var/cache/quarr/store", QUARR_LISTEN=listen)
@@ -96,28 +104,32 @@ def served(root) -> Iterator[str]:
                     break
             except requests.ConnectionError:
                 time.sleep(0.1)
-        yield f"http://{listen}"
+        # `unshare` passes no signals on; each step of its child was an `exec`.
+        (pid,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        yield Served(f"http://{listen}", int(pid))
+        os.kill(int(pid), signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
     finally:
-        process.terminate()
-        process.communicate(timeout=60)
+        process.kill()
+        process.wait()
 
 
 def test_it_serves_as_a_user_without_rights_on_a_read_only_root(root, served, tmp_path):
-    (pid,) = subprocess.run(["pgrep", "-f", "/usr/local/bin/quarr serve --store /var/cache/quarr/store$"], capture_output=True, text=True, check=True).stdout.split()[-1:]
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{served.pid}/status").read_text().splitlines() if ":\t" in line)
     assert status["Uid"].split() == [str(USER)] * 4 and status["Gid"].split() == [str(USER)] * 4
     assert int(status["CapEff"], 16) == 0 and int(status["CapBnd"], 16) == 0 and status["NoNewPrivs"].strip() == "1"
     # Data in and out.
     (tmp_path / "a.npy").write_bytes(quarr.npy([1.0, 2.0, 3.0]))
-    quarr.run("import", tmp_path / "a.npy", "--to", "climate", "--server", served, env={})
-    answer = requests.get(f"{served}/v1/repos/climate/refs/main/data/a", params={"f": "json"}, timeout=60)
+    quarr.run("import", tmp_path / "a.npy", "--to", "climate", "--server", served.url, env={})
+    answer = requests.get(f"{served.url}/v1/repos/climate/refs/main/data/a", params={"f": "json"}, timeout=60)
     assert answer.json()["values"] == [1.0, 2.0, 3.0]
     # Through the HDF5 library of the image, both ways.
-    (tmp_path / "b.nc").write_bytes(requests.get(f"{served}/v1/repos/climate/refs/main/data/a", params={"f": "netcdf"}, timeout=60).content)
-    quarr.run("import", tmp_path / "b.nc", "--to", "again", "--server", served, env={})
-    answer = requests.get(f"{served}/v1/repos/again/refs/main/data/a", params={"f": "json"}, timeout=60)
+    (tmp_path / "b.nc").write_bytes(requests.get(f"{served.url}/v1/repos/climate/refs/main/data/a", params={"f": "netcdf"}, timeout=60).content)
+    quarr.run("import", tmp_path / "b.nc", "--to", "again", "--server", served.url, env={})
+    answer = requests.get(f"{served.url}/v1/repos/again/refs/main/data/a", params={"f": "json"}, timeout=60)
     assert answer.json()["values"] == [1.0, 2.0, 3.0]
-    health = f"QUARR_LISTEN={served.removeprefix('http://')} /usr/local/bin/quarr-health"
+    health = f"QUARR_LISTEN={served.url.removeprefix('http://')} /usr/local/bin/quarr-health"
     done(run_as_container(root, health))
 
 
