@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 LOCKED := --locked
 
-.PHONY: help demo test check lint bench bench-peers bench-python fuzz wheel setup fresh-machine
+.PHONY: help demo test check lint deploy-check bench bench-peers bench-python fuzz wheel setup fresh-machine
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ check: lint ## everything CI runs, on a machine that is set up
 	$(CARGO) test --workspace $(LOCKED) --doc
 	QUARR_BIN=target/debug scripts/demo.sh </dev/null
 	scripts/test-python.sh target/debug
+	scripts/test-deploy.sh target/debug
+
+deploy-check: ## everything about deploy/ and terraform/: Helm, checkov, the image in a chroot (root; slow)
+	@scripts/setup.sh deploy
+	$(CARGO) build --workspace $(LOCKED) --lib --bins
+	scripts/test-deploy.sh target/debug -m "long or not long"
 
 lint: ## format, clippy and documentation, warnings denied
 	$(CARGO) fmt --all --check

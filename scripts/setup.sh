@@ -3,7 +3,8 @@
 # that has everything is left alone, and needs no root.
 #
 #   scripts/setup.sh build    system libraries and a Rust toolchain
-#   scripts/setup.sh test     the same, the Python environments of the interoperability tests, and with Go at hand MinIO
+#   scripts/setup.sh test     the same, the Python environments of the tests, and with Go at hand MinIO
+#   scripts/setup.sh deploy   what the tests of deploy/ and terraform/ use: Helm where Go is at hand, debootstrap, checkov
 #
 # Debian 12 or newer and Ubuntu are set up completely. Elsewhere the script checks and says what is
 # missing.
@@ -155,6 +156,29 @@ install_python() {
     done
 }
 
+# The tests of deploy/ and terraform/ have one of their own, with the newest Python found.
+install_deploy_environment() {
+    found=$(supported_pythons | tail -n 1)
+    environment=.venv-deploy requirements=tests/deploy/requirements.txt
+    if cmp -s "$requirements" "$environment/installed-requirements.txt"; then return 0; fi
+    say "creating $environment for the tests of deploy/ and terraform/"
+    rm -rf "$environment"
+    "${found#* }" -m venv "$environment"
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check uv
+    "$environment/bin/python" -m uv pip install --quiet --python "$environment/bin/python" -r "$requirements"
+    cp "$requirements" "$environment/installed-requirements.txt"
+}
+
+# Apart from the tests' own environment: it brings a hundred packages.
+checkov=3.3.30
+
+install_checkov() {
+    if [ -x .venv-deploy/checkov/bin/checkov ]; then return 0; fi
+    say "installing checkov"
+    .venv-deploy/bin/python -m uv venv --quiet .venv-deploy/checkov
+    .venv-deploy/bin/python -m uv pip install --quiet --python .venv-deploy/checkov/bin/python "checkov==$checkov"
+}
+
 # --- Servers ----------------------------------------------------------------------------------------
 
 # A second S3 server for the tests, besides moto, where Go is at hand to build it.
@@ -164,6 +188,14 @@ install_minio() {
     if command -v minio >/dev/null || [ -x "$HOME/go/bin/minio" ] || ! command -v go >/dev/null; then return 0; fi
     say "building MinIO (minutes)"
     GOBIN="$HOME/go/bin" go install "$minio" || say "no MinIO: its tests will say that they were skipped"
+}
+
+helm=helm.sh/helm/v3/cmd/helm@v3.20.2
+
+install_helm() {
+    if command -v helm >/dev/null || [ -x "$HOME/go/bin/helm" ] || ! command -v go >/dev/null; then return 0; fi
+    say "building Helm (minutes)"
+    GOBIN="$HOME/go/bin" go install "$helm" || say "no Helm: the chart's tests will say that they were skipped"
 }
 
 # The JavaScript reader of Zarr, where npm is at hand.
@@ -190,9 +222,11 @@ install_azurite() {
 case "${1:-}" in
     build) what=build ;;
     test) what=test ;;
-    *) fail "usage: scripts/setup.sh build|test" ;;
+    deploy) what=deploy ;;
+    *) fail "usage: scripts/setup.sh build|test|deploy" ;;
 esac
 # shellcheck disable=SC2086 # one word a package
 install_packages $packages
 install_rust
-[ "$what" = build ] || { install_python; install_minio; install_zarrita; install_azurite; }
+[ "$what" != test ] || { install_python; install_minio; install_zarrita; install_azurite; install_deploy_environment; }
+[ "$what" != deploy ] || { install_packages debootstrap $python_packages; install_minio; install_helm; install_deploy_environment; install_checkov; }

@@ -613,7 +613,9 @@ impl SharedTransaction {
         let keys = repository.store().list(&folder).await?;
         let records = keys.into_iter().map(|(key, _)| key);
         let records = records.filter(|key| key.contains('-')).collect();
-        repository.store().delete(records).await
+        // It is over already. What cannot be deleted is left to garbage collection, as after a commit.
+        let _ = repository.store().delete(records).await;
+        Ok(())
     }
 
     /// Closes the transaction, unless it is closed; gives how it was.

@@ -1,0 +1,9 @@
+output "url" {
+  description = "Where the load balancer is."
+  value       = module.service.url
+}
+
+output "store_url" {
+  description = "The store as Quarr takes it: `--store`."
+  value       = module.storage.store_url
+}

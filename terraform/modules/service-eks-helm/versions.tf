@@ -1,0 +1,14 @@
+terraform {
+  required_version = ">= 1.9.0, < 2.0.0"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 6.25.0, < 7.0.0"
+    }
+    helm = {
+      source  = "hashicorp/helm"
+      version = ">= 3.1.0, < 4.0.0"
+    }
+  }
+}
