@@ -60,7 +60,7 @@ pub(super) async fn objects(
     gateway.access.check(who, bucket, below)?;
     let repository = gateway.repository(bucket).await?;
     let page = page(gateway, bucket, &repository, &request.wanted).await?;
-    xml::response(&request.document(bucket, page)?)
+    xml::response(&request.document(bucket, &page)?)
 }
 
 /// A request for a page.
@@ -117,7 +117,7 @@ impl Request {
         })
     }
 
-    fn document(self, bucket: &str, page: Page) -> Result<xml::Objects, Refusal> {
+    fn document(self, bucket: &str, page: &Page) -> Result<xml::Objects, Refusal> {
         let is_encoded = self.is_encoded;
         let name = |text: &str| match is_encoded {
             true => Ok(utf8_percent_encode(text, ENCODED).to_string()),
