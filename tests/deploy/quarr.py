@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -74,12 +74,6 @@ class Server:
 
 def npy(values: list[float]) -> bytes:
     """A file of NumPy with one dimension of float64."""
-    import struct
-
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({len(values)},), }}"
     header += " " * (63 - (10 + len(header)) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + struct.pack(f"<{len(values)}d", *values)
-
-
-def json_of(done: subprocess.CompletedProcess[str]):
-    return json.loads(done.stdout)

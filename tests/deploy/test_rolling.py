@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import pytest
 
@@ -38,9 +39,8 @@ def test_the_check_finds_what_it_looks_for():
     """A value that was acknowledged and is gone, one nobody wrote, one from the future."""
     report = rolling.Report("nowhere")
     load = rolling.Load([], 0, 0, report)
-    pack = __import__("struct").pack
-    load.check(1, 10, 12, 13, pack("<4d", 1e6 + 10, 1e6 + 11, rolling.BEFORE, rolling.BEFORE))
+    load.check(1, 10, 12, 13, struct.pack("<4d", 1e6 + 10, 1e6 + 11, rolling.BEFORE, rolling.BEFORE))
     assert not report.wrong
     for values in ((rolling.BEFORE, 1e6 + 11), (1e6 + 10, 0.0), (1e6 + 10, 1e6 + 11, 1e6 + 12, 1e6 + 13)):
-        load.check(1, 10, 12, 13, pack(f"<{len(values)}d", *values))
+        load.check(1, 10, 12, 13, struct.pack(f"<{len(values)}d", *values))
     assert len(report.wrong) == 3
