@@ -608,7 +608,8 @@ mod tests {
         assert_eq!(
             keys.rotate(&made.key.id, tomorrow(), "t")
                 .await
-                .unwrap_err()
+                .err()
+                .unwrap()
                 .problem()
                 .status,
             409
