@@ -742,7 +742,10 @@ async fn adopt(state: &State) -> Result<(), Failure> {
     let open = open.filter(|job| !job.state.has_ended());
     let in_use: Vec<Uuid> = open.flat_map(|job| job.spec.kind().uploads()).collect();
     uploads::delete_old(state, &in_use).await?;
-    requests::delete_old(state).await?;
+    if let Err(failure) = requests::delete_old(state).await {
+        let reason = &failure.problem().detail;
+        debug!(%reason, "what old requests led to cannot be deleted");
+    }
     for mut record in records {
         let job = &record.job;
         let idle = Utc::now() - job.updated;

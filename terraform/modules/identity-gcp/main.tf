@@ -17,7 +17,7 @@ locals {
   # staged changes of any repository.
   collected = join(" || ", concat(
     [for folder in ["objects", "shards", "staging"] : "resource.name.extract(\"${local.objects}{repository}/${folder}/\") != \"\""],
-    ["resource.name.startsWith(\"${local.objects}.quarr/uploads/\")"],
+    [for folder in ["requests", "uploads"] : "resource.name.startsWith(\"${local.objects}.quarr/${folder}/\")"],
   ))
 
   permissions = {

@@ -20,6 +20,7 @@ locals {
     "${local.store}*/tlog/tile/*",
     "${local.store}*/tlog/heads/*",
     "${local.store}.quarr/auth/*",
+    "${local.store}.quarr/requests/*",
     "${local.store}.quarr/uploads/*",
   ]
 
@@ -38,6 +39,7 @@ locals {
     "${local.store}*/staging/*",
     "${local.store}.quarr/jobs/*",
     "${local.store}.quarr/commands/*",
+    "${local.store}.quarr/requests/*",
     "${local.store}.quarr/uploads/*",
   ]
 
