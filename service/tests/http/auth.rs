@@ -119,7 +119,7 @@ fn url_of(path: &str) -> String {
             "/uploads/{id}",
             "/uploads/00000000-0000-4000-8000-000000000000",
         )
-        .replace("{id}", "demo:00000000-0000-4000-8000-000000000000")
+        .replace("{id}", "demo:00000000000040008000000000000000")
 }
 
 #[test]
@@ -176,7 +176,10 @@ async fn without_credentials_all_but_the_open_routes_ask_for_them() {
     // What is there and what is not look the same.
     let there = guarded.ask("", "GET", "/v1/repos/demo", "").await;
     let nowhere = guarded.ask("", "GET", "/v1/repos/none", "").await;
-    assert_eq!((there.status, &there.body), (nowhere.status, &nowhere.body));
+    assert_eq!(
+        (there.status, there.told()),
+        (nowhere.status, nowhere.told())
+    );
 }
 
 #[tokio::test]
@@ -319,7 +322,7 @@ async fn authors_are_who_asks_whoever_they_say_they_are() {
             &writer,
             "POST",
             "/v1/repos/demo/transactions",
-            r#"{"author": "ada"}"#,
+            r#"{"author": "mallory"}"#,
         )
         .await
         .json();
@@ -330,7 +333,7 @@ async fn authors_are_who_asks_whoever_they_say_they_are() {
         .await;
     let commit = format!("{transaction}/commit");
     let made = guarded
-        .ask(&writer, "POST", &commit, r#"{"author": "ada"}"#)
+        .ask(&writer, "POST", &commit, r#"{"author": "mallory"}"#)
         .await;
     assert_eq!(made.status, 200, "{:?}", made.body);
     assert_eq!(
@@ -364,7 +367,7 @@ async fn authors_are_who_asks_whoever_they_say_they_are() {
         .filter_map(|entry| entry["actor"].as_str())
         .collect();
     assert!(
-        actors.contains(&"wanda") && !actors.contains(&"ada"),
+        actors.contains(&"wanda") && !actors.contains(&"mallory"),
         "{actors:?}"
     );
 }
@@ -406,7 +409,8 @@ async fn repositories_that_may_not_be_seen_are_like_none() {
             (404, 404),
             "{route}"
         );
-        assert_eq!(hidden.text().replace("demo-2", "demo-3"), missing.text());
+        let told = hidden.told().to_string().replace("demo-2", "demo-3");
+        assert_eq!(told, missing.told().to_string());
         guarded.assert_denied("hidden", route);
     }
     // Nor are they suggested to whoever mistypes the name of one that may be seen.
@@ -611,7 +615,7 @@ async fn every_answer_names_its_request_and_the_log_does_too() {
     assert_eq!(guarded.audit().last().unwrap()["request_id"], "abc-1");
     let odd = [("x-request-id", "a b\"")];
     let answer = guarded.ask_with("", "GET", MAIN, &odd, "").await;
-    assert_eq!(answer.header("x-request-id").len(), 36);
+    assert_eq!(answer.header("x-request-id").len(), 32);
 }
 
 #[tokio::test]

@@ -32,6 +32,9 @@ async fn every_documented_operation_is_served() {
     keys.create(id, "log.example/demo").unwrap();
     // It publishes the log.
     service.get("/v1/repos/demo/refs/main/receipt").await;
+    let new = r#"{"name": "ada", "grants": [{"role": "reader"}]}"#;
+    let key = service.ask("POST", "/v1/auth/keys", &[], new).await.json();
+    let key = key["key"]["id"].as_str().unwrap_or_else(|| panic!("{key}"));
     let verify = r#"{"kind": "verify", "repository": "demo"}"#;
     let job = service.ask("POST", "/v1/jobs", &[], verify).await;
     let job = job.json()["id"].as_str().unwrap().to_owned();
@@ -45,6 +48,7 @@ async fn every_documented_operation_is_served() {
     assert!(paths.len() > 12);
     for (path, operations) in paths {
         let url = path
+            .replace("/keys/{key}", &format!("/keys/{key}"))
             .replace("{repository}", "demo")
             .replace("{reference}", "main")
             .replace("{name}", "some")

@@ -23,7 +23,8 @@ async fn a_page_costs_what_is_on_it() {
         .await;
     let transaction = format!("/v1/transactions/{}", answer.json()["id"].as_str().unwrap());
     let count = 16_000;
-    let array = json!({ "shape": [count], "data_type": "uint8", "chunks": [1] }).to_string();
+    let array =
+        json!({ "shape": [count], "data_type": "uint8", "chunks": [1], "shards": [1] }).to_string();
     let made = service
         .ask("PUT", &format!("{transaction}/nodes/a"), &[], &array)
         .await;

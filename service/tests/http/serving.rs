@@ -430,7 +430,8 @@ impl Process {
         let mut line = String::new();
         let stdout = child.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit('/').next().unwrap().to_owned();
+        let address = line.trim().rsplit('/').next().unwrap();
+        let address = address.split(' ').next().unwrap().to_owned();
         assert!(address.starts_with("127.0.0.1:"), "{line}");
         Self {
             child,

@@ -59,6 +59,13 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
+    /// A problem, without what tells its request from others.
+    pub(crate) fn told(&self) -> Value {
+        let mut problem = self.json();
+        problem.as_object_mut().unwrap().remove("trace_id");
+        problem
+    }
+
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }

@@ -176,7 +176,10 @@ async fn a_node_reads_what_another_has_acknowledged() {
         ..CommitOptions::default()
     };
     transaction.commit(options).await.unwrap();
-    let octets = [("content-type", "application/octet-stream")];
+    let octets = [
+        ("content-type", "application/octet-stream"),
+        ("content-length", "1"),
+    ];
     let cell = format!("{MAIN}/data/x?slice=0:1");
     // Each knows the branch as it was before, and could answer with that.
     for round in 1..30_u8 {
