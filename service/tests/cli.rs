@@ -79,8 +79,10 @@ impl Server {
         BufReader::new(process.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let url = line.trim().rsplit(' ').next().unwrap().to_owned();
-        assert!(url.starts_with("http://127.0.0.1:"), "{line}");
+        let url = line
+            .split(' ')
+            .find(|word| word.starts_with("http://127.0.0.1:"));
+        let url = url.unwrap_or_else(|| panic!("{line}")).to_owned();
         Self { process, url }
     }
 }

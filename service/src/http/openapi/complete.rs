@@ -69,8 +69,9 @@ pub(super) fn complete(mut document: Value) -> Value {
         for (method, operation) in operations.as_object_mut().into_iter().flatten() {
             let name = format!("{} {path}", method.to_uppercase());
             name_operation(method, operation);
-            let is_write =
-                matches!(method.as_str(), "put" | "post" | "delete") && !path.contains("/points/");
+            let is_write = matches!(method.as_str(), "put" | "post" | "delete")
+                && !path.contains("/points/")
+                && !path.starts_with("/v1/auth/");
             describe_parameters(path, is_write, operation);
             if path.starts_with("/v1/") {
                 add_statuses(path, operation);
@@ -151,6 +152,10 @@ fn describe_parameters(path: &str, is_write: bool, operation: &mut Value) {
             .find(|(name, ..)| parameter["in"] == "path" && parameter["name"] == *name);
         let Some((name, description, pattern)) = known else {
             continue;
+        };
+        let description = match *name {
+            "key" if path.starts_with("/v1/auth/") => "The id or the name of the API key.",
+            _ => description,
         };
         if parameter["description"].is_null() {
             parameter["description"] = json!(description);
