@@ -98,8 +98,8 @@ async fn requests_to_the_store_are_counted() {
     let status = service.json("/v1/status").await;
     let operations = status["store_operations"].as_array().unwrap();
     // An object that is wanted whole needs no range.
-    let read = |of: &&Value| of["operation"] == "get" || of["operation"] == "get_range";
-    let read: Vec<&Value> = operations.iter().filter(read).collect();
+    let read = |of: &&serde_json::Value| of["operation"] == "get" || of["operation"] == "get_range";
+    let read: Vec<_> = operations.iter().filter(read).collect();
     let bytes: u64 = read.iter().map(|of| of["bytes"].as_u64().unwrap()).sum();
     assert!(bytes >= 5000, "{operations:?}");
     for of in read {
