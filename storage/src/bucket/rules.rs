@@ -122,9 +122,15 @@ mod tests {
             aborts_uploads: true,
             ..Rule::default()
         };
-        assert_eq!(outcomes(&[aborts.clone()], false), [Outcome::Fine]);
+        assert_eq!(
+            outcomes(std::slice::from_ref(&aborts), false),
+            [Outcome::Fine]
+        );
         assert_eq!(outcomes(&[], false), [Outcome::Advice]);
-        assert_eq!(outcomes(&[aborts.clone()], true), [Outcome::Advice]);
+        assert_eq!(
+            outcomes(std::slice::from_ref(&aborts), true),
+            [Outcome::Advice]
+        );
         let elsewhere = Rule {
             prefix: "other/".into(),
             ..aborts.clone()

@@ -32,6 +32,10 @@ pub(super) async fn client(place: &S3Place) -> Client {
 }
 
 /// What S3 answered instead of doing what it was asked.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "results are mapped with it, which give their error away"
+)]
 pub(super) fn answer<E>(error: SdkError<E, HttpResponse>) -> Answer
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
