@@ -82,7 +82,8 @@ impl Server {
         let url = line
             .split(' ')
             .find(|word| word.starts_with("http://127.0.0.1:"));
-        let url = url.unwrap_or_else(|| panic!("{line}")).to_owned();
+        let url = url.unwrap_or_default().to_owned();
+        assert!(!url.is_empty(), "{line}");
         Self { process, url }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct MadeCommit(pub(crate) String);
 
 /// A request that is not let in, and why in a word.
 struct Refusal {
-    failure: Failure,
+    failure: Box<Failure>,
     reason: &'static str,
     /// Whether a line tells of it; how many denials it stands for.
     to_tell: Option<u64>,
@@ -49,7 +49,7 @@ struct Refusal {
 impl Refusal {
     fn new(reason: &'static str, failure: Failure) -> Self {
         Self {
-            failure,
+            failure: Box::new(failure),
             reason,
             to_tell: Some(1),
             name: None,
@@ -102,7 +102,7 @@ pub(crate) async fn guard(
             (held(response, admitted.running), Some(admitted.need), None)
         }
         Err(mut refusal) => {
-            let mut response = refusal.failure.clone().into_response();
+            let mut response = (*refusal.failure).clone().into_response();
             let route = asked
                 .route
                 .as_deref()

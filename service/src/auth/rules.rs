@@ -78,7 +78,8 @@ fn is(found: &Value, value: &str, is_words: bool) -> bool {
         _ if value == "*" => true,
         Value::String(text) if is_words => text.split(' ').any(|word| word == value),
         Value::String(text) => text == value,
-        Value::Bool(_) | Value::Number(_) => found.to_string() == value,
+        Value::Bool(found) => found.then_some("true").unwrap_or("false") == value,
+        Value::Number(number) => number.to_string().as_str() == value,
     }
 }
 

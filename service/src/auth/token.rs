@@ -135,7 +135,7 @@ fn hex_of(bytes: &[u8]) -> String {
 fn bytes_of(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     let is_hex = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-    if digits.len() % 2 != 0 || !digits.iter().all(is_hex) {
+    if !digits.len().is_multiple_of(2) || !digits.iter().all(is_hex) {
         return None;
     }
     let value = |digit: u8| (digit as char).to_digit(16).unwrap_or(0) as u8;

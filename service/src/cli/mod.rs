@@ -215,7 +215,7 @@ fn environment(name: &str) -> Option<String> {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the repositories of a store over HTTP.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Import files of many formats as one commit; creates the repository if it is missing. One that
     /// was stopped goes on when the command is given again.
     Import(Box<transfer::ImportArgs>),

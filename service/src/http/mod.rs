@@ -50,6 +50,10 @@ pub use openapi::document as openapi_document;
 pub(crate) use status::without_secrets;
 
 /// The whole application.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the application has the state; its parts have copies, which are cheap"
+)]
 pub fn router(state: State) -> Router {
     let zarr_root = get(zarr::root)
         .delete(writes::delete_root)

@@ -205,7 +205,7 @@ pub(crate) async fn delete_tag(
 /// whose id is the entry's number, and for those to come.
 #[utoipa::path(get, path = "/v1/repos/{repository}/log",
     params(("repository" = String, Path), LogQuery,
-        ("Last-Event-ID" = Option<u64>, Header, description = "Of events: the last that was seen, instead of `after`")),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{1,19}$", description = "Of events: the last that was seen, instead of `after`")),
     responses((status = 200, content((LogPage = "application/json"), (String = "text/event-stream"))), (status = 404, body = Problem)))]
 pub(crate) async fn log(
     Shared(state): Shared<State>,

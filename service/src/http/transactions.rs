@@ -428,7 +428,7 @@ pub(crate) async fn write_data(
 
 /// An object of the Zarr view of the transaction. With `list`, the keys below.
 #[utoipa::path(method(get, head), path = "/v1/transactions/{id}/zarr/{key}", params(("id" = String, Path), ("key" = String, Path), ListQuery),
-    responses((status = 200, content((Vec<u8> = "application/octet-stream"), (Listed = "application/json"))),
+    responses((status = 200, content((Vec<u8> = "application/octet-stream"), (Object = "application/json"))),
         (status = 206, content_type = "application/octet-stream", body = Vec<u8>),
         (status = 400, body = Problem), (status = 404, body = Problem), (status = 410, body = Problem), (status = 416, body = Problem), (status = 500, body = Problem)))]
 pub(crate) async fn zarr_key(

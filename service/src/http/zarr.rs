@@ -145,7 +145,7 @@ pub(crate) async fn root(
 /// An object of the store: `zarr.json` of a node, or a chunk. With `list`, the keys below.
 #[utoipa::path(method(get, head), path = "/v1/repos/{repository}/refs/{reference}/zarr/{key}",
     params(("repository" = String, Path), ("reference" = String, Path), ("key" = String, Path), ListQuery),
-    responses((status = 200, content((Vec<u8> = "application/octet-stream"), (Listed = "application/json"))),
+    responses((status = 200, content((Vec<u8> = "application/octet-stream"), (Object = "application/json"))),
         (status = 206, content_type = "application/octet-stream", body = Vec<u8>),
         (status = 304), (status = 400, body = Problem), (status = 404, body = Problem), (status = 410, body = Problem), (status = 416, body = Problem), (status = 500, body = Problem)))]
 pub(crate) async fn key(

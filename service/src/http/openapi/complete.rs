@@ -57,6 +57,7 @@ const IF_NONE_MATCH: (&str, &str, &str) =
 /// Statuses that any route may answer with, and those with parameters in their path.
 const ANYWHERE: [u16; 4] = [400, 421, 500, 503];
 const WHERE_NAMED: [u16; 1] = [404];
+const IN_TRANSACTIONS: [u16; 1] = [409];
 
 /// Completes the document.
 ///
@@ -174,7 +175,10 @@ fn describe_parameters(path: &str, is_write: bool, operation: &mut Value) {
 
 fn add_statuses(path: &str, operation: &mut Value) {
     let named = WHERE_NAMED.iter().filter(|_| path.contains('{'));
-    for status in ANYWHERE.iter().chain(named) {
+    // A transaction that is closed takes nothing and shows nothing.
+    let staged = path.starts_with("/v1/transactions/{id}/");
+    let staged = IN_TRANSACTIONS.iter().filter(|_| staged);
+    for status in ANYWHERE.iter().chain(named).chain(staged) {
         let responses = &mut operation["responses"];
         if responses[status.to_string()].is_null() {
             responses[status.to_string()] = problem();
@@ -205,8 +209,11 @@ fn add_conditions(method: &str, path: &str, operation: &mut Value) {
         }));
     }
     operation["parameters"] = Value::Array(all);
-    if operation["responses"]["422"].is_null() {
-        operation["responses"]["422"] = problem();
+    let condition = (branch_moves || creates).then_some("412");
+    for status in ["422"].into_iter().chain(condition) {
+        if operation["responses"][status].is_null() {
+            operation["responses"][status] = problem();
+        }
     }
 }
 
