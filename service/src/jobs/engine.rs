@@ -488,6 +488,7 @@ fn start_next(state: &State) {
                 state: state.clone(),
                 record: watch::Sender::new(record),
                 rate: Mutex::default(),
+                saving: tokio::sync::Mutex::default(),
             }),
             stop: watch::Sender::new(Stop::No),
         };

@@ -47,6 +47,8 @@ pub(crate) struct Work {
     pub(super) state: State,
     pub(super) record: watch::Sender<Record>,
     pub(super) rate: Mutex<engine::Rate>,
+    /// Held while the record is stored: what an earlier save has must not come to lie over a later one.
+    pub(super) saving: tokio::sync::Mutex<()>,
 }
 
 impl Work {
@@ -83,6 +85,7 @@ impl Work {
     /// # Errors
     /// 409 if the job was cancelled or another process works on it; 503 if the store failed.
     pub(crate) async fn save(&self) -> Result<(), Failure> {
+        let _turn = self.saving.lock().await;
         engine::save_own(&self.state, &self.record).await
     }
 
