@@ -35,13 +35,13 @@ include-operation-id = "uploads_store"
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 422, 503]
 
 [parameters]
+"path.reference" = "main"
 "path.path" = "t2m"
 "path.key" = "zarr.json"
 "path.tile" = "checkpoint"
 """
 NAMES = """
 "path.repository" = "demo"
-"path.reference" = "main"
 "path.from" = "main"
 "path.to" = "main"
 "path.sequence" = 1

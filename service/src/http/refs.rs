@@ -215,8 +215,9 @@ pub(crate) async fn log(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let repository = state.repository(&name.parse()?).await?;
+    let seen = follow::last_seen(&headers)?;
     if follow::is_wanted(&headers) {
-        let after = follow::last_seen(&headers)?.or(query.after);
+        let after = seen.or(query.after);
         return follow::events(repository, after).await;
     }
     let limit = page::limit(query.limit)?;
