@@ -69,7 +69,10 @@ def served(tmp_path: Path):
 def schemathesis(url: str, config: Path, *arguments: str) -> str:
     command = [Path(sys.executable).with_name("schemathesis"), "--config-file", config, "run", f"{url}/openapi.json"]
     options = ["--exclude-path-regex", ENDLESS, "--continue-on-failure", "--seed", "1", "--max-examples", "2"]
-    done = subprocess.run([*command, *options, *arguments], capture_output=True, text=True, timeout=600)
+    # It keeps what it found in the folder it runs in.
+    done = subprocess.run(
+        [*command, *options, *arguments], capture_output=True, text=True, timeout=600, cwd=config.parent
+    )
     assert "Tested:" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stdout[-20000:]
     return done.stdout
