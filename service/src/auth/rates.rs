@@ -124,7 +124,7 @@ impl Rates {
     /// Lets a request in; nothing is counted where there are no limits.
     ///
     /// # Errors
-    /// [`Refused`] if it is one too many.
+    /// A refusal, with the seconds to wait, if it is one too many.
     pub fn begin(&self, counted: Counted) -> Result<Option<Running>, Refused> {
         self.begin_at(counted, Instant::now())
     }
