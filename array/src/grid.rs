@@ -96,6 +96,16 @@ impl Region {
         self.shape.contains(&0)
     }
 
+    /// The box of this shape whose start is `offset` further along each axis.
+    ///
+    /// # Errors
+    /// As [`Region::new`].
+    pub fn moved(&self, offset: &[u64]) -> Result<Self, Error> {
+        let start = self.start.iter().zip(offset);
+        let start = start.map(|(at, by)| at.saturating_add(*by)).collect();
+        Self::new(start, self.shape.clone())
+    }
+
     /// What both boxes cover; empty lengths where they do not meet.
     pub fn intersect(&self, other: &Self) -> Self {
         let mut start = Vec::with_capacity(self.start.len());

@@ -17,6 +17,7 @@ pub mod hash;
 pub mod json;
 mod metadata;
 mod path;
+mod runs;
 mod selection;
 pub mod shape;
 pub mod shard;
@@ -34,6 +35,7 @@ pub use metadata::{
     ArrayMetadata, ChunkKeyEncoding, CodecMetadata, GroupMetadata, MAX_DOCUMENT_BYTES, NodeMetadata,
 };
 pub use path::NodePath;
+pub use runs::Runs;
 pub use selection::{AxisSelection, Bounds, OutputAxis, ResolvedSelection, Selection, Selector};
 pub use shard::ChunkKind;
 pub use sharding::Sharding;

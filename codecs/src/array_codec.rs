@@ -140,41 +140,65 @@ impl ArrayCodec {
         elements: &Elements,
         in_bounds: &[u64],
     ) -> Result<Option<EncodedChunk>, Error> {
-        let inner = &*self.0;
-        self.check_elements(elements)?;
+        let shape = &self.0.chunk_shape;
         let in_bounds = Region::new(vec![0; in_bounds.len()], in_bounds.to_vec())?;
-        match self.kind() {
-            ChunkKind::Plain => {
-                let whole = Region::whole(&inner.chunk_shape);
-                let Some(elements) =
-                    self.canonical_part(elements, &inner.chunk_shape, &whole, &in_bounds)
-                else {
-                    return Ok(None);
-                };
-                let bytes = inner.chain.encode(&elements)?;
-                let id = hash::hash(Kind::PlainChunk, &bytes);
-                Ok(Some(EncodedChunk {
-                    kind: ChunkKind::Plain,
-                    id,
-                    bytes: bytes.into(),
-                }))
-            }
-            ChunkKind::Shard => {
-                let mut builder = ShardBuilder::new(inner.inner_chunks);
-                for index in 0..inner.inner_chunks {
-                    let region = self.inner_region(index)?;
-                    match self.canonical_part(elements, &inner.chunk_shape, &region, &in_bounds) {
-                        Some(part) => builder.push(Some(&inner.chain.encode(&part)?)),
-                        None => builder.push(None),
-                    }
+        self.encode_part(elements, shape, &in_bounds, &mut |_| {})
+    }
+
+    /// Encodes one stored object of a larger box; `None` if all of it is fill value.
+    ///
+    /// `elements` has `shape`, in C order. `data` is where in it the chunk's cells are that are inside
+    /// the array: its corner is the chunk's. `see` is given the data of each inner chunk that has some,
+    /// in C order of the chunks, before it is encoded.
+    ///
+    /// # Errors
+    /// [`Error::Elements`] if `elements` do not have that shape and the chunk's type; [`Error::Encode`]
+    /// if a codec fails.
+    pub fn encode_part(
+        &self,
+        elements: &Elements,
+        shape: &[u64],
+        data: &Region,
+        see: &mut dyn FnMut(Cells<'_>),
+    ) -> Result<Option<EncodedChunk>, Error> {
+        let inner = &*self.0;
+        self.check_elements(elements, shape)?;
+        let whole = Region::whole(shape);
+        let mut lengths = data.shape().iter().zip(&inner.chunk_shape);
+        if data.shape().len() != inner.chunk_shape.len()
+            || shape.len() != inner.chunk_shape.len()
+            || !whole.contains(data)
+            || lengths.any(|(length, most)| length > most)
+        {
+            return Err(Error::Elements {
+                reason: format!("{data:?} is no chunk's part of a box of {shape:?}"),
+            });
+        }
+        let mut builder = match self.kind() {
+            ChunkKind::Plain => None,
+            ChunkKind::Shard => Some(ShardBuilder::new(inner.inner_chunks)),
+        };
+        for index in 0..inner.inner_chunks {
+            let region = self.inner_region(index)?.moved(data.start())?;
+            let part = self.canonical_part(elements, shape, &region, data, see);
+            let encoded = part.map(|part| inner.chain.encode(&part)).transpose()?;
+            match &mut builder {
+                Some(builder) => builder.push(encoded.as_deref()),
+                None => {
+                    return Ok(encoded.map(|bytes| EncodedChunk {
+                        kind: ChunkKind::Plain,
+                        id: hash::hash(Kind::PlainChunk, &bytes),
+                        bytes: bytes.into(),
+                    }));
                 }
-                Ok(builder.finish().map(|(id, bytes)| EncodedChunk {
-                    kind: ChunkKind::Shard,
-                    id,
-                    bytes: bytes.into(),
-                }))
             }
         }
+        let shard = builder.and_then(ShardBuilder::finish);
+        Ok(shard.map(|(id, bytes)| EncodedChunk {
+            kind: ChunkKind::Shard,
+            id,
+            bytes: bytes.into(),
+        }))
     }
 
     /// Encodes one inner chunk, or a whole plain chunk, whatever it holds: fill value is encoded too.
@@ -217,7 +241,8 @@ impl ArrayCodec {
         let inner = &*self.0;
         let whole = Region::whole(&inner.inner_shape);
         let in_bounds = Region::new(vec![0; in_bounds.len()], in_bounds.to_vec())?;
-        let part = self.canonical_part(elements, &inner.inner_shape, &whole, &in_bounds);
+        let shape = &inner.inner_shape;
+        let part = self.canonical_part(elements, shape, &whole, &in_bounds, &mut |_| {});
         part.map(|part| inner.chain.encode(&part)).transpose()
     }
 
@@ -339,8 +364,8 @@ impl ArrayCodec {
         elements * self.0.data_type.size_bytes().unwrap_or(32)
     }
 
-    fn check_elements(&self, elements: &Elements) -> Result<(), Error> {
-        let count = shape::elements(&self.0.chunk_shape)?;
+    fn check_elements(&self, elements: &Elements, shape: &[u64]) -> Result<(), Error> {
+        let count = shape::elements(shape)?;
         let fits = match (elements, self.0.data_type.size_bytes()) {
             (Elements::Fixed(bytes), Some(size)) => {
                 Some(bytes.len() as u64) == count.checked_mul(size as u64)
@@ -356,13 +381,15 @@ impl ArrayCodec {
         })
     }
 
-    /// The elements of `region` of `elements_shape`, cells outside `in_bounds` set to fill; `None` if all are fill.
+    /// The elements of `region` of `elements_shape`, cells outside `in_bounds` set to fill; `None` if all
+    /// are fill. `see` is given those inside.
     fn canonical_part<'a>(
         &self,
         elements: &'a Elements,
         elements_shape: &[u64],
         region: &Region,
         in_bounds: &Region,
+        see: &mut dyn FnMut(Cells<'_>),
     ) -> Option<Cow<'a, Elements>> {
         let fill = self.0.fill_value.as_bytes();
         let data = region.intersect(in_bounds);
@@ -371,17 +398,32 @@ impl ArrayCodec {
         }
         match elements {
             Elements::Fixed(bytes) => {
-                if region.shape() == elements_shape && data == *region {
-                    return (!is_repeated(bytes, fill)).then_some(Cow::Borrowed(elements));
+                let whole = Region::whole(elements_shape);
+                let cells = match data == whole {
+                    true => Cow::Borrowed(elements),
+                    false => {
+                        let cut = copy::cut_box(bytes, elements_shape, &data, fill.len());
+                        Cow::Owned(Elements::Fixed(cut))
+                    }
+                };
+                let Elements::Fixed(inside) = &*cells else {
+                    return None;
+                };
+                if is_repeated(inside, fill) {
+                    see(Cells::Fill(data.shape().iter().product()));
+                    return None;
+                }
+                see(Cells::Data(inside));
+                if data == *region {
+                    return Some(cells);
                 }
                 let count = region.shape().iter().product::<u64>() as usize;
-                let mut part = if data == *region {
-                    vec![0; count * fill.len()]
-                } else {
-                    fill.repeat(count)
-                };
-                copy::copy_box(bytes, elements_shape, &mut part, region, &data, fill.len());
-                (!is_repeated(&part, fill)).then_some(Cow::Owned(Elements::Fixed(part)))
+                let mut part = fill.repeat(count);
+                let from = region.start().iter().zip(data.start());
+                let from = from.map(|(corner, start)| start - corner).collect();
+                let inside_part = Region::new(from, data.shape().to_vec()).ok()?;
+                copy::place_box(inside, &inside_part, &mut part, region.shape(), fill.len());
+                Some(Cow::Owned(Elements::Fixed(part)))
             }
             Elements::Variable(values) => {
                 let part: VariableElements = region
@@ -391,8 +433,8 @@ impl ArrayCodec {
                         let inside = inside
                             .into_iter()
                             .all(|(&at, (&s, &l))| at >= s && at - s < l);
-                        let index = shape::linear_index(&at, elements_shape) as usize;
                         if inside {
+                            let index = shape::linear_index(&at, elements_shape) as usize;
                             values.get(index).unwrap_or(fill)
                         } else {
                             fill
@@ -404,6 +446,15 @@ impl ArrayCodec {
             }
         }
     }
+}
+
+/// The cells of an inner chunk that are data, of a fixed-size data type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cells<'a> {
+    /// So many, all of the fill value.
+    Fill(u64),
+    /// Their bytes, in C order.
+    Data(&'a [u8]),
 }
 
 /// Whether `bytes` is `element` again and again, bit for bit.

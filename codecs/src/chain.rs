@@ -21,8 +21,9 @@ use zarrs::array::codec::api::{
 use zarrs::array::{ArrayBytes, ArrayBytesOffsets};
 use zarrs::metadata::v3::MetadataV3;
 
-use crate::Error;
+use crate::contexts::{self, Settings};
 use crate::hdf5::{self, Pipeline, append_fletcher32, shuffle, strip_fletcher32};
+use crate::{Error, inflate};
 
 /// Most bytes one decoded chunk may take.
 pub const MAX_CHUNK_BYTES: u64 = 1 << 31;
@@ -64,7 +65,8 @@ enum Layout {
 /// A bytes-to-bytes codec, with own decoders where `zarrs` would allocate what the data asks for.
 #[derive(Debug)]
 enum Compression {
-    Zstd(Arc<dyn BytesToBytesCodecTraits>),
+    /// With what it compresses by, where that is said.
+    Zstd(Arc<dyn BytesToBytesCodecTraits>, Option<Settings>),
     Gzip(Arc<dyn BytesToBytesCodecTraits>),
     Zlib(Arc<dyn BytesToBytesCodecTraits>),
     Blosc(Arc<dyn BytesToBytesCodecTraits>),
@@ -120,7 +122,7 @@ impl Chain {
                     array_to_bytes = Some((codec, metadata));
                 }
                 Codec::BytesToBytes(codec) if array_to_bytes.is_some() => {
-                    compressions.push(Compression::new(&metadata.name, codec));
+                    compressions.push(Compression::new(metadata, codec));
                 }
                 _ => {
                     return Err(Error::codecs(format!(
@@ -279,13 +281,13 @@ impl Chain {
             None => (None, self.bytes_to_bytes.as_slice()),
         };
         match first {
-            Some(Compression::Zstd(_)) => {
+            Some(Compression::Zstd(..)) => {
                 let bytes = decompress(others, encoded)?;
                 let written = zstd::bulk::decompress_to_buffer(&bytes, out)
                     .map_err(|error| Error::corrupt("chunk", error.to_string()))?;
                 check_length(written, out.len())
             }
-            Some(Compression::Zlib(_)) => inflate_into(&decompress(others, encoded)?, out),
+            Some(Compression::Zlib(_)) => inflate::into(&decompress(others, encoded)?, out),
             Some(Compression::Shuffle(size)) => {
                 let bytes = decompress(others, encoded)?;
                 check_length(bytes.len(), out.len())?;
@@ -359,7 +361,7 @@ impl Compression {
             }
             (Self::Fletcher32 | Self::Hdf5(_), _) => BytesRepresentation::UnboundedSize,
             (
-                Self::Zstd(codec)
+                Self::Zstd(codec, _)
                 | Self::Gzip(codec)
                 | Self::Zlib(codec)
                 | Self::Blosc(codec)
@@ -381,7 +383,13 @@ impl Compression {
             }
             Self::Fletcher32 => Ok(Cow::Owned(append_fletcher32(bytes))),
             Self::Hdf5(pipeline) => Ok(Cow::Owned(pipeline.encode(&bytes)?)),
-            Self::Zstd(codec)
+            Self::Zstd(_, Some(settings)) => {
+                let encoded = contexts::compress(*settings, &bytes);
+                encoded.map(Cow::Owned).map_err(|error| Error::Encode {
+                    reason: error.to_string(),
+                })
+            }
+            Self::Zstd(codec, None)
             | Self::Gzip(codec)
             | Self::Zlib(codec)
             | Self::Blosc(codec)
@@ -393,9 +401,9 @@ impl Compression {
         }
     }
 
-    fn new(name: &str, codec: Arc<dyn BytesToBytesCodecTraits>) -> Self {
-        match name {
-            "zstd" | "numcodecs.zstd" => Self::Zstd(codec),
+    fn new(metadata: &CodecMetadata, codec: Arc<dyn BytesToBytesCodecTraits>) -> Self {
+        match metadata.name.as_str() {
+            "zstd" | "numcodecs.zstd" => Self::Zstd(codec, zstd_settings(metadata)),
             "gzip" | "numcodecs.gzip" => Self::Gzip(codec),
             "zlib" | "numcodecs.zlib" => Self::Zlib(codec),
             "blosc" | "numcodecs.blosc" => Self::Blosc(codec),
@@ -414,7 +422,7 @@ impl Compression {
             .unwrap_or(MAX_CHUNK_BYTES)
             .min(2 * MAX_CHUNK_BYTES);
         match self {
-            Self::Zstd(_) => {
+            Self::Zstd(..) => {
                 let reader = zstd::stream::read::Decoder::with_buffer(encoded.as_ref())
                     .map_err(|error| corrupt(error.to_string()))?;
                 read_at_most(reader, limit, 0).map(Cow::Owned)
@@ -428,12 +436,12 @@ impl Compression {
             Self::Zlib(_) => match decoded {
                 BytesRepresentation::FixedSize(size) if *size <= limit => {
                     let mut out = vec![0; *size as usize];
-                    inflate_into(&encoded, &mut out)?;
+                    inflate::into(&encoded, &mut out)?;
                     Ok(Cow::Owned(out))
                 }
                 _ => {
-                    let reader = flate2::bufread::ZlibDecoder::new(encoded.as_ref());
-                    read_at_most(reader, limit, 0).map(Cow::Owned)
+                    let expected = encoded.len().saturating_mul(4);
+                    inflate::at_most(&encoded, expected, limit as usize).map(Cow::Owned)
                 }
             },
             Self::Shuffle(size) => {
@@ -582,6 +590,16 @@ fn zarrs_data_type(data_type: &DataType) -> Result<zarrs::array::DataType, Error
     zarrs::array::DataType::from_metadata(&metadata).map_err(|error| failed(error.to_string()))
 }
 
+/// What zstd frames are compressed with; `None` if the configuration does not say.
+fn zstd_settings(metadata: &CodecMetadata) -> Option<Settings> {
+    let level = metadata.configuration.get("level")?.as_i64()?;
+    let checksum = metadata.configuration.get("checksum");
+    Some(Settings {
+        level: i32::try_from(level).ok()?,
+        has_checksum: checksum.is_some_and(|checksum| *checksum == Value::Bool(true)),
+    })
+}
+
 fn endian(bytes_codec: &CodecMetadata) -> Option<&str> {
     bytes_codec
         .configuration
@@ -645,29 +663,6 @@ fn check_multiple(bytes: &[u8], size: usize) -> Result<(), Error> {
         "chunk",
         format!("{} bytes are no whole elements of {size}", bytes.len()),
     ))
-}
-
-/// Decompresses a zlib stream that is exactly `out`.
-fn inflate_into(encoded: &[u8], out: &mut [u8]) -> Result<(), Error> {
-    let corrupt = |reason: String| Error::corrupt("chunk", reason);
-    let mut stream = flate2::Decompress::new(true);
-    let finish = flate2::FlushDecompress::Finish;
-    let failed = |error: flate2::DecompressError| corrupt(error.to_string());
-    let mut status = stream.decompress(encoded, out, finish).map_err(failed)?;
-    if status != flate2::Status::StreamEnd && stream.total_out() == out.len() as u64 {
-        // What is left may be the checksum alone; more would have a place to go to.
-        let rest = encoded
-            .get(stream.total_in() as usize..)
-            .unwrap_or_default();
-        status = stream.decompress(rest, &mut [0], finish).map_err(failed)?;
-    }
-    if status != flate2::Status::StreamEnd {
-        return Err(corrupt(format!(
-            "its zlib stream does not end with {} bytes",
-            out.len()
-        )));
-    }
-    check_length(stream.total_out() as usize, out.len())
 }
 
 fn to_zarrs(elements: &Elements) -> Result<ArrayBytes<'_>, Error> {

@@ -9,12 +9,14 @@
 
 mod array_codec;
 mod chain;
+mod contexts;
 mod copy;
 mod error;
 pub mod hdf5;
+mod inflate;
 mod served;
 
-pub use array_codec::{ArrayCodec, EncodedChunk};
+pub use array_codec::{ArrayCodec, Cells, EncodedChunk};
 pub use chain::MAX_CHUNK_BYTES;
 pub use error::Error;
 pub use served::{served, stored_as};

@@ -1,6 +1,6 @@
 //! Elements of one box of an array as elements of another.
 
-use array::{DataType, Elements, Region, shape};
+use array::{DataType, Elements, Region, Runs, shape};
 
 use crate::Error;
 
@@ -21,7 +21,7 @@ pub(crate) fn fit(
     match elements {
         Elements::Fixed(bytes) => {
             let size = fill.len();
-            let length = runs.length as usize * size;
+            let length = runs.length() as usize * size;
             if common == *target {
                 // Nothing to fill, and the runs come in the order of the target.
                 let mut out = Vec::new();
@@ -45,7 +45,7 @@ pub(crate) fn fit(
         Elements::Variable(values) => {
             let mut texts = vec![fill; count as usize];
             runs.for_each(|from, to| {
-                for nth in 0..runs.length {
+                for nth in 0..runs.length() {
                     texts[(to + nth) as usize] =
                         values.get((from + nth) as usize).unwrap_or_default();
                 }
@@ -76,14 +76,14 @@ pub(crate) fn assemble(
         let runs = Runs::of(&covered.intersect(target), covered, target);
         match (elements, &mut whole) {
             (Elements::Fixed(bytes), Elements::Fixed(out)) => {
-                let (size, length) = (fill.len(), runs.length as usize * fill.len());
+                let (size, length) = (fill.len(), runs.length() as usize * fill.len());
                 runs.for_each(|from, to| {
                     let (from, to) = (from as usize * size, to as usize * size);
                     out[to..to + length].copy_from_slice(&bytes[from..from + length]);
                 });
             }
             (Elements::Variable(values), _) => runs.for_each(|from, to| {
-                for nth in 0..runs.length {
+                for nth in 0..runs.length() {
                     let value = values.get((from + nth) as usize);
                     texts[(to + nth) as usize] = value.unwrap_or_default();
                 }
@@ -99,7 +99,6 @@ pub(crate) fn assemble(
 }
 
 /// Copies the elements of `element_bytes` that two boxes share, from one to the other.
-#[cfg(feature = "hdf5")]
 pub(crate) fn copy(
     element_bytes: usize,
     from: &[u8],
@@ -108,71 +107,11 @@ pub(crate) fn copy(
     to_box: &Region,
 ) {
     let runs = Runs::of(&from_box.intersect(to_box), from_box, to_box);
-    let length = runs.length as usize * element_bytes;
+    let length = runs.length() as usize * element_bytes;
     runs.for_each(|at, place| {
         let (at, place) = (at as usize * element_bytes, place as usize * element_bytes);
         to[place..place + length].copy_from_slice(&from[at..at + length]);
     });
-}
-
-/// The runs of neighbours that a box has in common with two C-order boxes.
-struct Runs {
-    /// Elements of a run; 0 if there are none.
-    length: u64,
-    /// One position a run.
-    outer: Vec<u64>,
-    /// Place of the common box's corner, and its strides, in the one box and the other.
-    from: (u64, Vec<u64>),
-    to: (u64, Vec<u64>),
-}
-
-impl Runs {
-    fn of(common: &Region, from: &Region, to: &Region) -> Self {
-        let rank = common.shape().len();
-        let is_whole = |&axis: &usize| {
-            let length = common.shape()[axis];
-            length == from.shape()[axis] && length == to.shape()[axis]
-        };
-        let whole = (0..rank).rev().take_while(is_whole).count();
-        // Along the axis before those that are whole, neighbours are neighbours in both too.
-        let first = (rank - whole).saturating_sub(1);
-        let place = |region: &Region| {
-            let strides = shape::strides(region.shape());
-            let corner = (0..rank)
-                .map(|axis| (common.start()[axis] - region.start()[axis]) * strides[axis])
-                .sum();
-            (corner, strides)
-        };
-        if common.is_empty() {
-            let nowhere = || (0, Vec::new());
-            return Self {
-                length: 0,
-                outer: vec![0],
-                from: nowhere(),
-                to: nowhere(),
-            };
-        }
-        Self {
-            length: common.shape()[first..].iter().product(),
-            outer: common.shape()[..first].to_vec(),
-            from: place(from),
-            to: place(to),
-        }
-    }
-
-    /// Calls `visit` with the place of each run in the one box and in the other, in C order.
-    fn for_each(&self, mut visit: impl FnMut(u64, u64)) {
-        let place = |(corner, strides): &(u64, Vec<u64>), at: &[u64]| {
-            corner
-                + at.iter()
-                    .zip(strides)
-                    .map(|(at, stride)| at * stride)
-                    .sum::<u64>()
-        };
-        for at in Region::whole(&self.outer).positions() {
-            visit(place(&self.from, &at), place(&self.to, &at));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use array::{
     ArrayMetadata, AxisSelection, ChunkIndex, Elements, NodePath, Region, ResolvedSelection,
-    Statistics, Tensor,
+    Statistics, Tensor, shape,
 };
 use codecs::ArrayCodec;
 use query::Engine;
@@ -28,9 +28,9 @@ use crate::blocking::{blocking, worker_failed};
 use crate::source::{Source, Variable};
 use crate::{Error, boxes, kept};
 
-/// A shard takes about this many times its decoded size while it is encoded: the elements, the
-/// encoded bytes and the cells the statistics look at.
-const SHARD_MEMORY_FACTOR: u64 = 3;
+/// A shard takes at most about this many times its decoded size beside its block: the encoded bytes, and
+/// room for them to grow.
+const SHARD_MEMORY_FACTOR: u64 = 2;
 /// A block takes this part of the memory at most, unless one shard is larger.
 const BLOCK_MEMORY_SHARE: u64 = 4;
 /// Most shards encoded and uploaded at once: enough to hide the latency of an object store.
@@ -543,31 +543,32 @@ impl Shard {
 
 type Encoded = Option<(codecs::EncodedChunk, Option<Statistics>)>;
 
-/// The shard that covers `region` of the array, and the bytes of the cells in it.
+/// The shard whose cells in the array are `region`, and their bytes. Those that `block` has not are fill
+/// value.
 fn encode(
     codec: &ArrayCodec,
     metadata: &ArrayMetadata,
     region: &Region,
     block: &Block,
 ) -> Result<(u64, Encoded), Error> {
-    let fill = codec.fill_value().as_bytes();
-    let fit = |elements: &Elements, covered: &Region, target: &Region| {
-        boxes::fit(codec.data_type(), fill, elements, covered, target)
-    };
-    let cut;
-    let inside = match block.region == *region {
-        true => &block.elements,
+    let filled;
+    let (elements, covered) = match block.region.contains(region) {
+        true => (&block.elements, &block.region),
         false => {
-            cut = fit(&block.elements, &block.region, region)?;
-            &cut
+            let (data_type, fill) = (codec.data_type(), codec.fill_value().as_bytes());
+            filled = boxes::fit(data_type, fill, &block.elements, &block.region, region)?;
+            (&filled, region)
         }
     };
-    let statistics = query::chunk_statistics(codec, metadata, region, inside);
-    let whole = Region::new(region.start().to_vec(), codec.chunk_shape().to_vec())?;
-    let encoded = match whole == *region {
-        true => codec.encode(inside, region.shape())?,
-        false => codec.encode(&fit(inside, region, &whole)?, region.shape())?,
+    let inside = region.start().iter().zip(covered.start());
+    let inside = inside.map(|(at, first)| at - first).collect();
+    let inside = Region::new(inside, region.shape().to_vec())?;
+    let encoded =
+        query::encode_with_statistics(codec, metadata, elements, covered.shape(), &inside)?;
+    let cells = shape::elements(region.shape())?;
+    let bytes = match elements {
+        Elements::Fixed(_) => cells * codec.fill_value().as_bytes().len() as u64,
+        Elements::Variable(_) => cells * VARIABLE_ELEMENT_BYTES,
     };
-    let bytes = inside.size_bytes() as u64;
-    Ok((bytes, encoded.map(|chunk| (chunk, statistics))))
+    Ok((bytes, encoded))
 }

@@ -9,13 +9,16 @@
 //! Each frame is a length of eight bytes, little-endian, and as many bytes. The child describes the
 //! file first, unasked. Nothing it says is taken without a check.
 
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use array::{CodecMetadata, DataType, Elements, Region, VariableElements, shape};
@@ -26,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
+use crate::located::Located;
 use crate::pieces::{Piece, Pieces};
 use crate::source::{Group, Reader, Source, Storage, Variable};
 
@@ -54,6 +58,9 @@ const BUSY_MOST: Duration = Duration::from_secs(40);
 const BUSY_BYTES_PER_SECOND: u64 = 5 << 20;
 /// How often a child looks at that, and whether its parent is there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Values of larger variables are taken from where they lie, where that is known: finding out takes a
+/// question and two chunks, and then nothing goes through the pipe.
+const MIN_LOCATED_BYTES: u64 = 8 << 20;
 /// A pipe this long needs fewer turns.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -199,6 +206,10 @@ pub(crate) struct IsolatedFile {
     format: &'static str,
     /// How each variable is stored, by its handle.
     storage: Vec<Storage>,
+    file: File,
+    file_bytes: u64,
+    /// Variables whose chunks are decoded here, by their handles; `None` for those the child has to read.
+    located: Mutex<HashMap<usize, Option<Arc<Located>>>>,
     child: Mutex<Running>,
 }
 
@@ -220,6 +231,12 @@ impl IsolatedFile {
         let worker = |error: io::Error| Error::Worker {
             reason: format!("cannot start {}: {error}", command.program.display()),
         };
+        let read = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::open(path).map_err(read)?;
+        let file_bytes = file.metadata().map_err(read)?.len();
         let mut child = Command::new(&command.program)
             .args(&command.arguments)
             .arg(path)
@@ -267,6 +284,9 @@ impl IsolatedFile {
             path: path.to_owned(),
             format,
             storage: description.storage,
+            file,
+            file_bytes,
+            located: Mutex::default(),
             child: Mutex::new(running),
         };
         Ok((opened, groups))
@@ -284,6 +304,77 @@ impl Reader for IsolatedFile {
     }
 
     fn read(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
+        let read = |part: &Region| self.read_by_child(variable, part);
+        match self.located(variable) {
+            Some(located) => located.read(&self.file, region, &read),
+            None => read(region),
+        }
+    }
+
+    fn storage(&self, variable: &Variable) -> Storage {
+        self.storage
+            .get(variable.handle)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn pieces(&self, variable: &Variable) -> Result<Pieces, String> {
+        // Whoever asks refers to chunks, and reads a few at most.
+        self.known().entry(variable.handle).or_insert(None);
+        self.ask_pieces(variable)
+    }
+}
+
+impl IsolatedFile {
+    fn ask_pieces(&self, variable: &Variable) -> Result<Pieces, String> {
+        let request = Request::Pieces {
+            variable: variable.handle,
+        };
+        let most = |kind: u8| match kind {
+            FAILED => MAX_ERROR_BYTES,
+            PIECES => MAX_PIECES_BYTES,
+            _ => 0,
+        };
+        let mut running = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kind, bytes) = running.ask(&request, most)?;
+        drop(running);
+        if kind == FAILED {
+            return Err(match told(&bytes) {
+                Told::Other(reason) | Told::Malformed(reason) => reason,
+                other => other.into_error(&self.path).to_string(),
+            });
+        }
+        let told: ToldPieces = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        told.into_pieces().map_err(|error| error.to_string())
+    }
+
+    /// The chunks of a large variable; `None` if the child has to read it.
+    fn located(&self, variable: &Variable) -> Option<Arc<Located>> {
+        if variable_bytes(variable, &variable.shape) < MIN_LOCATED_BYTES {
+            return None;
+        }
+        let mut known = self.known();
+        let found = known.entry(variable.handle).or_insert_with(|| {
+            let has_failed = Cell::new(false);
+            let read = |part: &Region| {
+                let read = self.read_by_child(variable, part);
+                has_failed.set(has_failed.get() || read.is_err());
+                read
+            };
+            let pieces = self.ask_pieces(variable).ok()?;
+            let file = (&self.file, self.file_bytes);
+            let located = Located::of_variable(variable, pieces, file, &read).ok()?;
+            // What the child does not give is an error, whatever can be decoded.
+            (!has_failed.get()).then(|| Arc::new(located))
+        });
+        found.clone()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<usize, Option<Arc<Located>>>> {
+        self.located.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_by_child(&self, variable: &Variable, region: &Region) -> Result<Elements, Error> {
         let malformed = |reason: String| Error::Malformed {
             path: self.path.clone(),
             reason: format!("variable {:?}: {reason}", variable.name),
@@ -317,35 +408,6 @@ impl Reader for IsolatedFile {
             }
             _ => Err(malformed("its reader gave other elements".into())),
         }
-    }
-
-    fn storage(&self, variable: &Variable) -> Storage {
-        self.storage
-            .get(variable.handle)
-            .cloned()
-            .unwrap_or_default()
-    }
-
-    fn pieces(&self, variable: &Variable) -> Result<Pieces, String> {
-        let request = Request::Pieces {
-            variable: variable.handle,
-        };
-        let most = |kind: u8| match kind {
-            FAILED => MAX_ERROR_BYTES,
-            PIECES => MAX_PIECES_BYTES,
-            _ => 0,
-        };
-        let mut running = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        let (kind, bytes) = running.ask(&request, most)?;
-        drop(running);
-        if kind == FAILED {
-            return Err(match told(&bytes) {
-                Told::Other(reason) | Told::Malformed(reason) => reason,
-                other => other.into_error(&self.path).to_string(),
-            });
-        }
-        let told: ToldPieces = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-        told.into_pieces().map_err(|error| error.to_string())
     }
 }
 

@@ -164,7 +164,7 @@ impl Plan {
             .iter()
             .map(|array| (&array.path, &array.metadata));
         let referring = self.referring.iter();
-        filled.chain(referring.map(|array| (&array.path, &array.metadata)))
+        filled.chain(referring.map(|array| (&array.path, &array.located.metadata)))
     }
 
     fn array(
@@ -330,7 +330,7 @@ impl Plan {
             }
         }
         for array in self.referring.iter() {
-            let metadata = array.metadata.clone();
+            let metadata = array.located.metadata.clone();
             transaction.create_array(&array.path, metadata).await?;
         }
         Ok(())

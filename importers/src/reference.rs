@@ -17,25 +17,20 @@ use std::sync::Arc;
 use std::thread;
 
 use array::hash::{Kind, hash};
-use array::{ArrayMetadata, ChunkIndex, Elements, FillValue, Hash, NodePath, Region, Statistics};
-use codecs::ArrayCodec;
+use array::{Hash, NodePath, Region, Statistics};
 use storage::{ExternalFile, Externals, Transaction};
 use tokio::task::JoinSet;
 
 use crate::Error;
 use crate::blocking::{blocking, worker_failed};
-use crate::boxes;
 use crate::fill_arrays::{Progress, Staging, Target};
-use crate::pieces::{Piece, Pieces};
+use crate::located::Located;
+use crate::pieces::Piece;
 use crate::source::{Source, Variable};
 
 /// Bytes that are read and hashed at once, unless one chunk is longer, and pieces among them.
 const BATCH_BYTES: u64 = 8 << 20;
 const BATCH_PIECES: usize = 4096;
-/// Longest chunk that is referred to: it is read whole, whatever is asked for.
-const MAX_PIECE_BYTES: u64 = 1 << 30;
-/// Chunks of each variable that are compared with what the source reads.
-const PROBED: usize = 2;
 
 /// A variable that was copied, although it was to be referred to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,9 +54,7 @@ pub(crate) struct Original {
 pub(crate) struct Referring {
     pub(crate) path: NodePath,
     pub(crate) variable: Variable,
-    pub(crate) metadata: ArrayMetadata,
-    codec: ArrayCodec,
-    pieces: Pieces,
+    pub(crate) located: Located,
 }
 
 impl Original {
@@ -135,109 +128,25 @@ pub(crate) fn divide(
 impl Referring {
     /// The array that refers to what `target` would copy; else why there is none.
     fn of(source: &Source, original: &Original, target: &Target) -> Result<Self, String> {
-        let pieces = source.pieces(&target.variable)?;
-        if let Some(piece) = pieces.found.iter().find(|p| p.length > MAX_PIECE_BYTES) {
-            return Err(format!("it has a chunk of {} bytes", piece.length));
-        }
-        let text = |error: array::Error| error.to_string();
-        let mut metadata = target.metadata.clone();
-        metadata
-            .set_chunk_shape(pieces.chunk_shape.clone())
-            .map_err(text)?;
-        metadata.codecs.clone_from(&pieces.codecs);
-        if let Some(fill) = pieces.fill.clone() {
-            metadata.fill_value = FillValue::from_bytes(&metadata.data_type, fill).map_err(text)?;
-        }
-        let codec = ArrayCodec::new(&metadata).map_err(|error| error.to_string())?;
-        let mut found = Self {
+        let variable = &target.variable;
+        let file = (&*original.file, original.length);
+        let read = |region: &Region| source.read(variable, region);
+        let pieces = source.pieces(variable)?;
+        Ok(Self {
             path: target.path.clone(),
-            variable: target.variable.clone(),
-            metadata,
-            codec,
-            pieces,
-        };
-        let base = found.probe(source, original)?;
-        for piece in &mut found.pieces.found {
-            piece.offset = piece.offset.saturating_add(base);
-            let end = piece.offset.checked_add(piece.length);
-            if end.is_none_or(|end| end > original.length) {
-                return Err(format!(
-                    "a chunk of it is at byte {} of a file of {}",
-                    piece.offset, original.length
-                ));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Compares some chunks with what the source reads; gives what to add to their offsets.
-    fn probe(&self, source: &Source, original: &Original) -> Result<u64, String> {
-        let found = &self.pieces.found;
-        let mut bases = vec![0, self.pieces.user_block];
-        bases.dedup();
-        let mut reason = String::new();
-        for base in bases {
-            let some = found.iter().take(1).chain(found.iter().skip(1).last());
-            let probed = some
-                .take(PROBED)
-                .try_for_each(|piece| self.compare(source, original, piece, base));
-            match probed {
-                Ok(()) => return Ok(base),
-                Err(error) => reason = error,
-            }
-        }
-        Err(reason)
-    }
-
-    fn compare(
-        &self,
-        source: &Source,
-        original: &Original,
-        piece: &Piece,
-        base: u64,
-    ) -> Result<(), String> {
-        let index = self.index(piece.place);
-        let region = self.metadata.grid().chunk_region_in_array(&index);
-        let mut bytes = vec![0; piece.length.min(MAX_PIECE_BYTES) as usize];
-        let offset = piece.offset.saturating_add(base);
-        let read = original.file.read_exact_at(&mut bytes, offset);
-        read.map_err(|_| format!("a chunk of it, at byte {offset}, is not in the file"))?;
-        let decoded = self.codec.decode(&bytes).map_err(|error| {
-            format!("its chunk at byte {offset} is not as its codecs have it: {error}")
-        })?;
-        // A filter that is not installed keeps the source from reading, which is no reason not to.
-        let Ok(expected) = source.read(&self.variable, &region) else {
-            return Ok(());
-        };
-        let found = self.inside(&decoded, &index).map_err(|e| e.to_string())?;
-        match found == expected {
-            true => Ok(()),
-            false => Err("its chunks are not what its codecs say".to_owned()),
-        }
-    }
-
-    fn index(&self, place: u64) -> ChunkIndex {
-        let grid = self.metadata.grid().grid_shape();
-        ChunkIndex::new(array::shape::coordinate(place, &grid))
-    }
-
-    /// Those of a chunk's elements that are in the array.
-    fn inside(&self, elements: &Elements, index: &ChunkIndex) -> Result<Elements, Error> {
-        let grid = self.metadata.grid();
-        let region = grid.chunk_region_in_array(index);
-        let whole = Region::new(region.start().to_vec(), self.codec.chunk_shape().to_vec())?;
-        let fill = self.codec.fill_value().as_bytes();
-        boxes::fit(self.codec.data_type(), fill, elements, &whole, &region)
+            variable: variable.clone(),
+            located: Located::of(target.metadata.clone(), pieces, file, &read)?,
+        })
     }
 
     /// Bytes of the chunks that are referred to.
     fn bytes(&self) -> u64 {
-        let lengths = self.pieces.found.iter().map(|piece| piece.length);
+        let lengths = self.located.found.iter().map(|piece| piece.length);
         lengths.fold(0, u64::saturating_add)
     }
 
     fn chunks(&self) -> u64 {
-        (self.pieces.found.len() + self.pieces.to_copy.len()) as u64
+        (self.located.found.len() + self.located.to_copy.len()) as u64
     }
 }
 
@@ -274,7 +183,7 @@ pub(crate) async fn refer(
     let mut running: JoinSet<Result<Vec<Hashed>, Error>> = JoinSet::new();
     let threads = thread::available_parallelism().map_or(1, usize::from);
     // What is staged already is not read again.
-    let is_there = |array: &Referring, place| staging.has(&array.path, &array.index(place));
+    let is_there = |array: &Referring, place| staging.has(&array.path, &array.located.index(place));
     let (there, missing): (Vec<_>, Vec<_>) = pieces(&referring)
         .into_iter()
         .partition(|(nth, piece)| is_there(&referring[*nth], piece.place));
@@ -297,7 +206,7 @@ pub(crate) async fn refer(
         for hashed in done.map_err(|error| worker_failed(&error))?? {
             let array = &referring[hashed.array];
             let place = (url.as_str(), hashed.piece.offset, etag.as_str());
-            let index = array.index(hashed.piece.place);
+            let index = array.located.index(hashed.piece.place);
             let chunk = (hashed.id, hashed.piece.length);
             transaction
                 .put_external(&array.path, index, chunk, place, hashed.statistics)
@@ -309,7 +218,7 @@ pub(crate) async fn refer(
         progress(&state);
     }
     for nth in 0..referring.len() {
-        for &place in &referring[nth].pieces.to_copy {
+        for &place in &referring[nth].located.to_copy {
             if is_there(&referring[nth], place) {
                 state.shards += 1;
                 continue;
@@ -326,7 +235,7 @@ pub(crate) async fn refer(
 /// The pieces of all arrays in the order of the file.
 fn pieces(referring: &[Referring]) -> Vec<(usize, Piece)> {
     let of_array = |(nth, array): (usize, &Referring)| {
-        let pieces = array.pieces.found.iter();
+        let pieces = array.located.found.iter();
         pieces.map(|piece| (nth, *piece)).collect::<Vec<_>>()
     };
     let mut all: Vec<(usize, Piece)> = referring.iter().enumerate().flat_map(of_array).collect();
@@ -388,15 +297,13 @@ fn hash_batch(
 
 impl Referring {
     fn statistics(&self, piece: &Piece, chunk: &[u8]) -> Result<Option<Statistics>, Error> {
-        let index = self.index(piece.place);
-        let elements = self.inside(&self.codec.decode(chunk)?, &index)?;
-        let region = self.metadata.grid().chunk_region_in_array(&index);
-        Ok(query::chunk_statistics(
-            &self.codec,
-            &self.metadata,
-            &region,
-            &elements,
-        ))
+        let Located {
+            codec, metadata, ..
+        } = &self.located;
+        let index = self.located.index(piece.place);
+        let elements = self.located.inside(&codec.decode(chunk)?, &index)?;
+        let region = metadata.grid().chunk_region_in_array(&index);
+        Ok(query::chunk_statistics(codec, metadata, &region, &elements))
     }
 }
 
@@ -409,22 +316,22 @@ async fn copy(
     place: u64,
 ) -> Result<(), Error> {
     let (reader, arrays) = (source.clone(), referring.clone());
-    let index = referring[nth].index(place);
+    let index = referring[nth].located.index(place);
     let at = index.clone();
-    let (chunk, statistics) = blocking(move || {
+    let encoded = blocking(move || {
         let array = &arrays[nth];
-        let region = array.metadata.grid().chunk_region_in_array(&at);
+        let Located {
+            codec, metadata, ..
+        } = &array.located;
+        let region = metadata.grid().chunk_region_in_array(&at);
         let elements = reader.read(&array.variable, &region)?;
-        let statistics = query::chunk_statistics(&array.codec, &array.metadata, &region, &elements);
-        let shape = array.codec.chunk_shape().to_vec();
-        let whole = Region::new(region.start().to_vec(), shape)?;
-        let fill = array.codec.fill_value().as_bytes();
-        let data_type = array.codec.data_type();
-        let elements = boxes::fit(data_type, fill, &elements, &region, &whole)?;
-        Ok((array.codec.encode(&elements, region.shape())?, statistics))
+        let (shape, inside) = (region.shape(), Region::whole(region.shape()));
+        Ok(query::encode_with_statistics(
+            codec, metadata, &elements, shape, &inside,
+        )?)
     })
     .await?;
-    let Some(chunk) = chunk else {
+    let Some((chunk, statistics)) = encoded else {
         return Ok(());
     };
     let path = &referring[nth].path;

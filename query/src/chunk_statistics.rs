@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use array::{ArrayMetadata, ChunkIndex, Elements, Region, Statistics};
 use bytes::Bytes;
-use codecs::ArrayCodec;
+use codecs::{ArrayCodec, Cells, EncodedChunk};
 use compute::cf::Missing;
 use compute::gather::{AxisPart, gather};
 
@@ -71,6 +71,34 @@ pub fn chunk_statistics(
     };
     let merging: Vec<Statistics> = tally.inner_grid(inside).positions().map(of).collect();
     Some(Statistics::merge_all(&merging))
+}
+
+/// Encodes a stored chunk that is part of a larger box, as [`ArrayCodec::encode_part`], and computes
+/// its statistics from the same cells; `None` if all of it is fill value.
+///
+/// # Errors
+/// As [`ArrayCodec::encode_part`].
+pub fn encode_with_statistics(
+    codec: &ArrayCodec,
+    metadata: &ArrayMetadata,
+    elements: &Elements,
+    shape: &[u64],
+    data: &Region,
+) -> Result<Option<(EncodedChunk, Option<Statistics>)>, codecs::Error> {
+    let tally = match elements {
+        Elements::Fixed(_) => Tally::new(codec, metadata),
+        Elements::Variable(_) => None,
+    };
+    let mut merging = Vec::new();
+    let encoded = codec.encode_part(elements, shape, data, &mut |cells| {
+        let statistics = tally.as_ref().map(|tally| match cells {
+            Cells::Fill(count) => tally.fill(count),
+            Cells::Data(cells) => tally.of(cells),
+        });
+        merging.extend(statistics);
+    })?;
+    let statistics = tally.map(|_| Statistics::merge_all(&merging));
+    Ok(encoded.map(|chunk| (chunk, statistics)))
 }
 
 /// Statistics of inner chunks of one array, which has some.

@@ -37,7 +37,7 @@ mod work;
 mod write;
 
 pub use budget::Reservation;
-pub use chunk_statistics::chunk_statistics;
+pub use chunk_statistics::{chunk_statistics, encode_with_statistics};
 pub use costs::Costs;
 pub use counters::{Counters, Tier};
 pub use engine::{Engine, Settings};

@@ -25,8 +25,8 @@ use array::CodecMetadata;
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::fletcher32::{append as append_fletcher32, strip as strip_fletcher32};
-use crate::Error;
 use crate::chain::{decode_blosc, read_at_most};
+use crate::{Error, inflate};
 
 /// Name of the codec in `zarr.json`.
 pub const CODEC_NAME: &str = "quarr.hdf5";
@@ -282,10 +282,7 @@ fn undo<'a>(
     };
     let parameters = filter.parameters.as_slice();
     let out = match kind {
-        Kind::Deflate => {
-            let reader = flate2::bufread::ZlibDecoder::new(bytes.as_ref());
-            read_at_most(reader, limit as u64, decoded)?
-        }
+        Kind::Deflate => inflate::at_most(&bytes, decoded, limit)?,
         Kind::Shuffle => {
             let size = parameters.first().copied().unwrap_or(0) as usize;
             if size <= 1 {

@@ -11,8 +11,6 @@
 //! Left to the library: filters that [`Pipeline`] does not know, types it converts in another way than
 //! by moving bytes and bits, and chunks that are not there.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::thread;
 
 use array::{Region, shape};
@@ -22,7 +20,7 @@ use hdf5_metno::{Dataset, Datatype};
 use super::index::Index;
 use super::pieces::has_unfiltered_edges;
 use super::raw;
-use crate::boxes;
+use crate::{boxes, parallel};
 
 /// Largest chunk with filters that is read: it is in memory whole, before and after they are undone.
 pub(super) const MAX_CHUNK_BYTES: u64 = 512 << 20;
@@ -140,43 +138,13 @@ impl Chunks {
         let origins = origins(&self.chunk_shape, region);
         let room = MAX_DECODING_BYTES / (3 * self.chunk_bytes as u64);
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        let threads = threads.min(room as usize).min(origins.len());
-        if threads < 2 {
-            for origin in &origins {
-                self.put(
-                    self.decoded(dataset, origin)?,
-                    dataset,
-                    memory,
-                    origin,
-                    region,
-                    out,
-                )?;
-            }
-            return Ok(());
-        }
-        let next = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            // As many as threads wait at most: a chunk each is being copied or decoded.
-            let (sender, receiver) = mpsc::sync_channel(1);
-            for _ in 0..threads {
-                let (sender, next, origins) = (sender.clone(), &next, &origins);
-                scope.spawn(move || {
-                    while let Some(origin) = origins.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if sender
-                            .send((origin, self.decoded(dataset, origin)))
-                            .is_err()
-                        {
-                            return;
-                        }
-                    }
-                });
-            }
-            drop(sender);
-            for (origin, decoded) in receiver {
-                self.put(decoded?, dataset, memory, origin, region, out)?;
-            }
-            Ok(())
-        })
+        let threads = threads.min(room as usize);
+        parallel::for_each(
+            &origins,
+            threads,
+            |origin| self.decoded(dataset, origin),
+            |origin, decoded| self.put(decoded?, dataset, memory, origin, region, out),
+        )
     }
 
     /// The elements of a chunk; `None` if it was never written.

@@ -132,8 +132,10 @@ impl Chain {
             (Err(error), Some(held)) => {
                 let error = crate::error::chain(&error);
                 warn!(%error, "no new AWS credentials, those at hand are used while they last");
+                // Asked again soon, and before these have expired.
+                let again = now + RETRY;
                 self.hold(Held {
-                    due: Some(now + RETRY),
+                    due: Some(held.expires.map_or(again, |expires| expires.min(again))),
                     ..held.clone()
                 });
                 Ok(held.credential)
