@@ -103,7 +103,12 @@ def folder(tmp_path_factory) -> Path:
     # Sorts before main/ although its name is longer.
     service.run("branch", "create", "demo", "main-2", "--store", store)
     service.run("repo", "create", "empty", "--store", store)
-    credentials = [{"access_key_id": KEY, "secret_access_key": SECRET, "principal": "ada"}]
+    everything = [{"role": "reader"}]
+    part = [{"role": "reader", "repository": "demo", "prefix": "t2m"}]
+    credentials = [
+        {"access_key_id": KEY, "secret_access_key": SECRET, "principal": "ada", "grants": everything},
+        {"access_key_id": "PART", "secret_access_key": SECRET, "principal": "bob", "grants": part},
+    ]
     (folder / "keys.json").write_text(json.dumps(credentials))
     return folder
 
@@ -487,6 +492,26 @@ def test_errors_are_documents(gateway):
     assert answer.headers["x-amz-request-id"] in answer.text
     for path in ["/demo/%ff", "/demo?prefix=%ff", "/demo?prefix=a&prefix=b", "/demo?list-type=3"]:
         assert requests.get(gateway.url + path, timeout=60).status_code == 400, path
+
+
+def test_a_key_reads_what_its_grants_name(gateway):
+    client = gateway.client("PART", SECRET)
+    assert [bucket["Name"] for bucket in client.list_buckets()["Buckets"]] == ["demo"]
+    client.head_bucket(Bucket="demo")
+    assert client.get_object(Bucket="demo", Key="v1/t2m/zarr.json")["ContentLength"] > 0
+    listed = client.list_objects_v2(Bucket="demo", Prefix="v1/t2m/")["Contents"]
+    assert listed and all(entry["Key"].startswith("v1/t2m/") for entry in listed)
+    denied = [
+        lambda: client.get_object(Bucket="demo", Key="v1/zarr.json"),
+        lambda: client.list_objects_v2(Bucket="demo", Prefix="v1/t2m"),
+        lambda: client.list_objects_v2(Bucket="demo"),
+        lambda: client.list_objects_v2(Bucket="empty"),
+        lambda: client.get_object(Bucket="none", Key="v1/t2m/zarr.json"),
+    ]
+    for call in denied:
+        with pytest.raises(ClientError) as refused:
+            call()
+        assert refused.value.response["Error"]["Code"] == "AccessDenied"
 
 
 def test_an_open_server_asks_for_no_key(folder):

@@ -79,6 +79,7 @@ pub struct GrantInfo {
     pub role: Role,
     /// The repository; all of them if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     pub repository: Option<String>,
     /// The node that the role is limited to, with everything below it; all nodes if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Failed;
-use crate::auth::{Action, Principal};
 use crate::s3::{self, Access, Gateway};
 use crate::serving::{self, Limits};
 use crate::state::State;
@@ -23,19 +22,10 @@ pub(super) struct S3Args {
     /// A host name whose subdomains are buckets, beside the path: REPO.DOMAIN.
     #[arg(long, value_name = "DOMAIN", env = "QUARR_S3_DOMAIN")]
     s3_domain: Option<String>,
-    /// A JSON file with the access keys that requests to the S3 address must be signed with: who has one
-    /// reads everything; without one, only repositories that anyone may read.
+    /// A JSON file with the access keys that requests to the S3 address are signed with, and what each
+    /// may read; without one, only repositories that anyone may read.
     #[arg(long, value_name = "FILE", env = "QUARR_S3_CREDENTIALS")]
     s3_credentials: Option<PathBuf>,
-}
-
-/// Whether what is below a path of a repository is for this principal; what is of no repository is not.
-fn may_read(principal: &Principal, repository: &str, path: &str) -> bool {
-    let place = (repository.parse(), path.parse());
-    match place {
-        (Ok(repository), Ok(path)) => principal.allows(Action::Read, &repository, &path),
-        _ => false,
-    }
 }
 
 /// A gateway that has its address, but does not answer yet.
@@ -69,13 +59,7 @@ impl S3Args {
         };
         let access = match is_open && known.is_empty() {
             true => Access::open(),
-            false => {
-                let anyone = auth.anonymous();
-                let find = move |key: &str| known.get(key).cloned();
-                Access::checked(find, move |who, repository, path| {
-                    is_open || who.is_some() || may_read(&anyone, repository, path)
-                })
-            }
+            false => Access::checked(known, (!is_open).then(|| auth.anonymous())),
         };
         let listener = TcpListener::bind(address).await;
         let listener =

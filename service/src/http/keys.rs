@@ -35,6 +35,7 @@ pub(crate) struct NewKeyBody {
 pub(crate) struct Rotation {
     /// For so many seconds the token before works as well, at most 30 days; a day if left out.
     #[serde(default)]
+    #[schema(minimum = 0, maximum = 2592000)]
     overlap: Option<i64>,
 }
 

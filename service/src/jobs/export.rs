@@ -33,6 +33,7 @@ const DEFLATE_LEVEL: u8 = 4;
 #[serde(deny_unknown_fields)]
 pub struct ExportSpec {
     /// The repository.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     pub repository: String,
     /// A file, a directory or the URL of one in a bucket, which the service may write to. The end of
     /// its name tells the format: `.nc`, `.npy`, `.npz`, `.safetensors`, `.parquet`, `.csv`; Zarr v3
@@ -86,6 +87,7 @@ pub struct PublishSpec {
     pub destination: String,
     /// The branch; `main` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     pub branch: Option<String>,
     /// The group or array that is the top of the mirror; the root if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -44,12 +44,14 @@ pub struct ImportSpec {
     /// The source files.
     pub sources: Vec<String>,
     /// The repository; made if there is none.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     pub repository: String,
     /// The group to import into, made if it is missing; the root if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// The branch to commit to; `main` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     pub branch: Option<String>,
     /// The commit's message; one that names the source if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,9 +20,11 @@ const MEMORY_MIB: u64 = 192;
 #[serde(deny_unknown_fields)]
 pub struct MaterializeSpec {
     /// The repository.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     pub repository: String,
     /// The branch to commit to; `main` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
     pub branch: Option<String>,
     /// The group or array; all if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,20 +1,27 @@
 //! Who asks, and what he may read.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use array::NodePath;
 use chrono::{DateTime, Utc};
+use storage::RepoName;
 
 use super::refusal::Refusal;
 use super::{Asked, signature};
+use crate::auth::{Action, Principal};
+
+/// The last part of the key of a node's metadata.
+const DOCUMENT: &str = "zarr.json";
 
 /// What the holder of an access key signs with, and who that is.
 #[derive(Clone)]
 pub struct Credential {
     /// The secret that only the holder and the service know.
     pub secret: String,
-    /// Whom rights are given to.
-    pub principal: String,
+    /// Who that is, and what he was granted.
+    pub principal: Principal,
 }
 
 impl fmt::Debug for Credential {
@@ -26,75 +33,97 @@ impl fmt::Debug for Credential {
     }
 }
 
-type Find = dyn Fn(&str) -> Option<Credential> + Send + Sync;
-type MayRead = dyn Fn(Option<&str>, &str, &str) -> bool + Send + Sync;
-
-/// Decides who may read what.
-#[derive(Clone)]
+/// Decides who may read what. Cloning is cheap.
+#[derive(Clone, Debug)]
 pub struct Access {
-    /// The credential of an access key; `None` where signatures mean nothing.
-    find: Option<Arc<Find>>,
-    may_read: Arc<MayRead>,
-}
-
-impl fmt::Debug for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access")
-            .field("checks_signatures", &self.find.is_some())
-            .finish_non_exhaustive()
-    }
+    /// By access key; `None` where signatures mean nothing.
+    known: Option<Arc<HashMap<String, Credential>>>,
+    /// Whoever does not sign; `None` if anyone reads everything.
+    anyone: Option<Principal>,
 }
 
 impl Access {
     /// Anyone reads everything. Signatures are not looked at: clients that must sign may use any key.
     pub fn open() -> Self {
         Self {
-            find: None,
-            may_read: Arc::new(|_, _, _| true),
+            known: None,
+            anyone: None,
         }
     }
 
-    /// Signatures are checked against the credential `find` gives for an access key. `may_read` says
-    /// whether a principal, or anyone for `None`, may read what is below a path of a repository: `""`
-    /// for all of it; of no repository, `""`, for the list of buckets where none is in it. It is asked
-    /// before anything is looked up.
-    pub fn checked(
-        find: impl Fn(&str) -> Option<Credential> + Send + Sync + 'static,
-        may_read: impl Fn(Option<&str>, &str, &str) -> bool + Send + Sync + 'static,
-    ) -> Self {
+    /// Signatures are checked against the credentials in `known`, by access key; what `anyone` may read,
+    /// everyone may: for `None`, everything.
+    pub fn checked(known: HashMap<String, Credential>, anyone: Option<Principal>) -> Self {
         Self {
-            find: Some(Arc::new(find)),
-            may_read: Arc::new(may_read),
+            known: Some(Arc::new(known)),
+            anyone,
         }
     }
 
-    /// The principal that signed a request; `None` for one that is not signed.
+    /// Who signed a request; `None` for one that is not signed.
     pub(super) fn who(
         &self,
         asked: &Asked<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Option<String>, Refusal> {
-        let Some(find) = &self.find else {
+    ) -> Result<Option<&Principal>, Refusal> {
+        let Some(known) = &self.known else {
             return Ok(None);
         };
         let Some(claim) = signature::claim(asked)? else {
             return Ok(None);
         };
         let unknown = || Refusal::unknown_access_key(claim.access_key());
-        let credential = find(claim.access_key()).ok_or_else(unknown)?;
+        let credential = known.get(claim.access_key()).ok_or_else(unknown)?;
         claim.check(asked, &credential.secret, now)?;
-        Ok(Some(credential.principal))
+        Ok(Some(&credential.principal))
     }
 
-    /// Whether he may read what is below `path`.
-    pub(super) fn may_read(&self, who: Option<&str>, repository: &str, path: &str) -> bool {
-        (self.may_read)(who, repository, path)
+    /// Whether he, or anyone, is granted what `allows` looks for.
+    fn has(&self, who: Option<&Principal>, allows: impl Fn(&Principal) -> bool) -> bool {
+        let Some(anyone) = &self.anyone else {
+            return true;
+        };
+        allows(anyone) || who.is_some_and(allows)
+    }
+
+    /// Whether he may read something of some repository.
+    pub(super) fn may_read_some(&self, who: Option<&Principal>) -> bool {
+        self.has(who, |principal| principal.allows_somewhere(Action::Read))
+    }
+
+    /// Whether he may read something of this repository, and so may know that it is there.
+    pub(super) fn may_see(&self, who: Option<&Principal>, repository: &str) -> bool {
+        let Ok(repository) = repository.parse::<RepoName>() else {
+            return self.anyone.is_none();
+        };
+        self.has(who, |principal| {
+            principal.allows_in(Action::Read, &repository)
+        })
+    }
+
+    /// Whether he may read the node at `path` and what is below it, or a key of its own; all of the
+    /// repository at `""`.
+    fn may_read(&self, who: Option<&Principal>, repository: &str, path: &str) -> bool {
+        // The document of a node, which is no name of one.
+        let document = path.strip_suffix(DOCUMENT);
+        let document = document.filter(|node| node.is_empty() || node.ends_with('/'));
+        let node = document.unwrap_or(path).parse::<NodePath>();
+        let place = (repository.parse::<RepoName>(), node);
+        let (Ok(repository), Ok(path)) = place else {
+            return self.anyone.is_none();
+        };
+        self.has(who, |principal| {
+            principal.allows(Action::Read, &repository, &path)
+        })
     }
 
     /// Refuses who may not read what is below `path`.
+    ///
+    /// # Errors
+    /// The refusal.
     pub(super) fn check(
         &self,
-        who: Option<&str>,
+        who: Option<&Principal>,
         repository: &str,
         path: &str,
     ) -> Result<(), Refusal> {

@@ -1,7 +1,8 @@
 //! The file with the credentials of the gateway.
 //!
 //! ```json
-//! [{"access_key_id": "…", "secret_access_key": "…", "principal": "ada"}]
+//! [{"access_key_id": "…", "secret_access_key": "…", "principal": "ada",
+//!   "grants": [{"role": "reader", "repository": "climate", "prefix": "north"}]}]
 //! ```
 //!
 //! Secrets are in it as they are: whoever checks a signature has to make it again.
@@ -12,6 +13,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::Credential;
+use crate::auth::{Grant, Principal};
 
 /// Largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -26,6 +28,7 @@ struct Entry {
     access_key_id: String,
     secret_access_key: String,
     principal: String,
+    grants: Vec<Grant>,
 }
 
 /// Reads the credentials in a file, by access key.
@@ -48,7 +51,8 @@ fn parse(text: &[u8]) -> Result<HashMap<String, Credential>, String> {
         let (line, column) = (error.line(), error.column());
         format!(
             "line {line}, column {column}: it is no list of objects with access_key_id, \
-             secret_access_key and principal"
+             secret_access_key, principal and grants, each of which has a role (reader), and may have \
+             a repository and in it a prefix"
         )
     };
     let entries: Vec<Entry> = serde_json::from_slice(text).map_err(malformed)?;
@@ -74,9 +78,18 @@ fn parse(text: &[u8]) -> Result<HashMap<String, Credential>, String> {
         if entry.principal.is_empty() {
             return Err(format!("the principal of {key:?} is empty"));
         }
+        if entry.grants.is_empty() {
+            return Err(format!(
+                "{key:?} has no grants: [{{\"role\": \"reader\"}}] reads everything"
+            ));
+        }
         let credential = Credential {
             secret: entry.secret_access_key,
-            principal: entry.principal,
+            principal: Principal {
+                id: format!("s3:{key}"),
+                name: entry.principal,
+                grants: entry.grants,
+            },
         };
         if known.insert(key.clone(), credential).is_some() {
             return Err(format!("access_key_id {key:?} is given twice"));
@@ -91,9 +104,16 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_without_secrets() {
-        let good = r#"{"access_key_id": "a.b", "secret_access_key": "0123456789abcdef", "principal": "ada"}"#;
+        let good = r#"{"access_key_id": "a.b", "secret_access_key": "0123456789abcdef", "principal": "ada",
+            "grants": [{"role": "reader", "repository": "demo", "prefix": "g"}]}"#;
         let known = parse(format!("[{good}]").as_bytes()).unwrap();
-        assert_eq!(known["a.b"].principal, "ada");
+        let ada = &known["a.b"].principal;
+        assert_eq!((ada.id.as_str(), ada.name.as_str()), ("s3:a.b", "ada"));
+        let may_read = |path: &str| {
+            let (demo, path) = ("demo".parse().unwrap(), path.parse().unwrap());
+            ada.allows(crate::auth::Action::Read, &demo, &path)
+        };
+        assert!(may_read("g/f") && !may_read("gg") && !may_read(""));
         assert!(!format!("{known:?}").contains("0123456789abcdef"));
         for (text, reason) in [
             ("[]".to_owned(), "no credential"),
@@ -109,9 +129,21 @@ mod tests {
                 format!("[{}]", good.replace("\"0123456789abcdef\"", "17")),
                 "no list",
             ),
+            (format!("[{}]", good.replace("principal", "who")), "no list"),
+            (format!("[{}]", good.replace("reader", "owner")), "no list"),
             (
-                format!("[{}]", good.replace("principal", "role")),
+                format!("[{}]", good.replace("\"repository\": \"demo\", ", "")),
                 "no list",
+            ),
+            (
+                format!(
+                    "[{}]",
+                    good.replace(
+                        r#"{"role": "reader", "repository": "demo", "prefix": "g"}"#,
+                        ""
+                    )
+                ),
+                "no grants",
             ),
         ] {
             let error = parse(text.as_bytes()).unwrap_err();

@@ -12,6 +12,7 @@ use super::page::{Page, Wanted, page};
 use super::parameters::Parameters;
 use super::refusal::Refusal;
 use super::xml;
+use crate::auth::Principal;
 
 /// Most keys and common prefixes on a page, and as many unless fewer are asked for: those of S3.
 const MAX_KEYS: usize = 1000;
@@ -23,7 +24,10 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/');
 
 /// The repositories that may be read.
-pub(super) async fn buckets(gateway: &Gateway, who: Option<&str>) -> Result<Response, Refusal> {
+pub(super) async fn buckets(
+    gateway: &Gateway,
+    who: Option<&Principal>,
+) -> Result<Response, Refusal> {
     let names = storage::list_repositories(gateway.state.store()).await;
     let names = names.map_err(crate::error::Failure::from)?;
     let mut buckets = Vec::new();
@@ -32,7 +36,7 @@ pub(super) async fn buckets(gateway: &Gateway, who: Option<&str>) -> Result<Resp
         let Ok(parsed) = name.parse::<RepoName>() else {
             continue;
         };
-        if gateway.access.may_read(who, &name, "") {
+        if gateway.access.may_see(who, &name) {
             let created = gateway.state.repository(&parsed).await?.created();
             buckets.push(xml::Bucket {
                 name,
@@ -40,9 +44,9 @@ pub(super) async fn buckets(gateway: &Gateway, who: Option<&str>) -> Result<Resp
             });
         }
     }
-    if buckets.is_empty() {
-        // Who may read nothing is told so; an empty service has nothing to tell.
-        gateway.access.check(who, "", "")?;
+    // Who may read nothing is told so; an empty service has nothing to tell.
+    if buckets.is_empty() && !gateway.access.may_read_some(who) {
+        return Err(Refusal::access_denied());
     }
     xml::response(&xml::Buckets::new(who, buckets))
 }
@@ -50,14 +54,16 @@ pub(super) async fn buckets(gateway: &Gateway, who: Option<&str>) -> Result<Resp
 /// A page of the keys of a bucket.
 pub(super) async fn objects(
     gateway: &Gateway,
-    who: Option<&str>,
+    who: Option<&Principal>,
     bucket: &str,
     parameters: &Parameters,
 ) -> Result<Response, Refusal> {
     let request = Request::parse(parameters)?;
     let prefix = request.wanted.prefix.as_str();
     let below = prefix.split_once('/').map_or("", |(_, below)| below);
-    gateway.access.check(who, bucket, below)?;
+    // What does not end with a slash is the beginning of other names too.
+    let node = below.rsplit_once('/').map_or("", |(node, _)| node);
+    gateway.access.check(who, bucket, node)?;
     let repository = gateway.repository(bucket).await?;
     let page = page(gateway, bucket, &repository, &request.wanted).await?;
     xml::response(&request.document(bucket, &page)?)

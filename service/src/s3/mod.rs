@@ -36,6 +36,8 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 use uuid::Uuid;
 
+use crate::auth::Principal;
+use crate::auth::audit::{self, Event};
 use crate::http::is_this_machine;
 use crate::state::State;
 use address::Address;
@@ -107,10 +109,16 @@ struct Asked<'a> {
 async fn answer(Shared(gateway): Shared<Gateway>, request: Request) -> Response {
     let id = Uuid::new_v4().simple().to_string();
     let (parts, _) = request.into_parts();
-    let answered = gateway.answer(&parts.method, &parts.uri, &parts.headers);
+    let mut who = None;
+    let answered = gateway.answer(&parts.method, &parts.uri, &parts.headers, &mut who);
     let mut response = match answered.await {
         Ok(response) => response,
-        Err(refusal) => refusal.response(&parts.method, parts.uri.path(), &id),
+        Err(refusal) => {
+            if refusal.is_denial() {
+                gateway.note_denial(&refusal, who, &parts.method, parts.uri.path(), &id);
+            }
+            refusal.response(&parts.method, parts.uri.path(), &id)
+        }
     };
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -119,11 +127,13 @@ async fn answer(Shared(gateway): Shared<Gateway>, request: Request) -> Response 
 }
 
 impl Gateway {
-    async fn answer(
-        &self,
+    /// Answers a request; `signer` is set once it is known who signed it.
+    async fn answer<'a>(
+        &'a self,
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
+        signer: &mut Option<&'a Principal>,
     ) -> Result<Response, Refusal> {
         let host = host(uri, headers);
         if self.only_this_machine && !self.is_own_host(host) {
@@ -138,7 +148,7 @@ impl Gateway {
             parameters: Parameters::parse(uri.query().unwrap_or(""))?,
         };
         let who = self.access.who(&asked, SystemTime::now().into())?;
-        let who = who.as_deref();
+        *signer = who;
         match *method {
             Method::GET | Method::HEAD => {}
             Method::PUT | Method::POST | Method::DELETE => return Err(Refusal::read_only()),
@@ -176,14 +186,57 @@ impl Gateway {
         }
     }
 
-    async fn head_bucket(&self, who: Option<&str>, bucket: &str) -> Result<Response, Refusal> {
-        self.access.check(who, bucket, "")?;
+    /// Writes a line to the audit log, where there is one.
+    fn note_denial(
+        &self,
+        refusal: &Refusal,
+        who: Option<&Principal>,
+        method: &Method,
+        path: &str,
+        id: &str,
+    ) {
+        let auth = self.state.auth();
+        let of_nobody = || auth.anonymous();
+        let who = who.cloned().unwrap_or_else(of_nobody);
+        auth.audit().write(&Event {
+            time: audit::now(),
+            outcome: "denied",
+            principal: who.id,
+            name: who.name,
+            method: method.to_string(),
+            route: "s3".to_owned(),
+            repository: None,
+            path: Some(audit::cut(path)),
+            status: refusal.status().as_u16(),
+            reason: Some(refusal.code()),
+            commit: None,
+            location: None,
+            count: None,
+            remote: None,
+            request_id: id.to_owned(),
+        });
+    }
+
+    /// Refuses who may read nothing in a bucket.
+    fn check_bucket(&self, who: Option<&Principal>, bucket: &str) -> Result<(), Refusal> {
+        match self.access.may_see(who, bucket) {
+            true => Ok(()),
+            false => Err(Refusal::access_denied()),
+        }
+    }
+
+    async fn head_bucket(
+        &self,
+        who: Option<&Principal>,
+        bucket: &str,
+    ) -> Result<Response, Refusal> {
+        self.check_bucket(who, bucket)?;
         self.repository(bucket).await?;
         Ok([(REGION, ANY_REGION)].into_response())
     }
 
-    async fn location(&self, who: Option<&str>, bucket: &str) -> Result<Response, Refusal> {
-        self.access.check(who, bucket, "")?;
+    async fn location(&self, who: Option<&Principal>, bucket: &str) -> Result<Response, Refusal> {
+        self.check_bucket(who, bucket)?;
         self.repository(bucket).await?;
         xml::response(&xml::Location::default())
     }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::conditions::Version;
 use super::refusal::Refusal;
 use super::{Asked, Gateway};
+use crate::auth::Principal;
 use crate::error::Failure;
 use crate::http::zarr::{Content, Object, Target};
 use crate::state::Pinned;
@@ -16,7 +17,7 @@ use crate::state::Pinned;
 /// The object under a key of a bucket, as the headers ask for it.
 pub(super) async fn answer(
     gateway: &Gateway,
-    who: Option<&str>,
+    who: Option<&Principal>,
     bucket: &str,
     key: &str,
     asked: &Asked<'_>,

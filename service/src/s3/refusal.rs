@@ -41,6 +41,19 @@ impl Refusal {
         }
     }
 
+    /// Whether it is for lack of rights.
+    pub(super) fn is_denial(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     pub(super) fn no_such_bucket(bucket: &str) -> Self {
         let message = format!("there is no repository {bucket:?}");
         Self::new(StatusCode::NOT_FOUND, "NoSuchBucket", message)

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
 use super::refusal::Refusal;
+use crate::auth::Principal;
 
 pub(super) const MEDIA_TYPE: &str = "application/xml";
 /// The namespace of the documents that have one.
@@ -77,8 +78,8 @@ pub(super) struct Bucket {
 
 impl Buckets {
     /// The list for who asks.
-    pub(super) fn new(who: Option<&str>, bucket: Vec<Bucket>) -> Self {
-        let name = who.unwrap_or("anonymous").to_owned();
+    pub(super) fn new(who: Option<&Principal>, bucket: Vec<Bucket>) -> Self {
+        let name = who.map_or("anonymous", |who| &who.name).to_owned();
         Self {
             xmlns: NAMESPACE,
             owner: Owner {

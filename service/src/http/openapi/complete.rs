@@ -40,19 +40,26 @@ const BRANCH: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
 const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 const TRANSACTION: &str = "^[a-z0-9][a-z0-9._-]{0,62}:[0-9a-f]{32}$";
 
-/// Headers of writes: name, description, pattern.
-const IDEMPOTENCY_KEY: (&str, &str, &str) = (
+/// Headers of writes: name, description, pattern of what it may be beside `*`, and whether it may be `*`.
+const IDEMPOTENCY_KEY: Header = (
     "Idempotency-Key",
     "A request with the same key takes effect once.",
-    "^[!#-~]{1,255}$",
+    Some("^[!#-~]{1,255}$"),
+    false,
 );
-const IF_MATCH: (&str, &str, &str) = (
+const IF_MATCH: Header = (
     "If-Match",
     "The commit the branch has to be at, in quotes.",
-    r#"^("[0-9a-f]{64}"|\*)$"#,
+    Some(r#"^"[0-9a-f]{64}"$"#),
+    true,
 );
-const IF_NONE_MATCH: (&str, &str, &str) =
-    ("If-None-Match", "`*`: only if nothing is there.", r"^\*$");
+const IF_NONE_MATCH: Header = (
+    "If-None-Match",
+    "`*`: only if nothing is there.",
+    None,
+    true,
+);
+type Header = (&'static str, &'static str, Option<&'static str>, bool);
 
 /// Statuses that any route may answer with, and those with parameters in their path.
 const ANYWHERE: [u16; 4] = [400, 421, 500, 503];
@@ -73,6 +80,7 @@ pub(super) fn complete(mut document: Value) -> Value {
             let is_write = matches!(method.as_str(), "put" | "post" | "delete")
                 && !path.contains("/points/")
                 && !path.starts_with("/v1/auth/");
+            leave_out_null(operation);
             describe_parameters(path, is_write, operation);
             if path.starts_with("/v1/") {
                 add_statuses(path, operation);
@@ -146,6 +154,41 @@ fn parameters(operation: &mut Value) -> impl Iterator<Item = &mut Value> {
         .flatten()
 }
 
+/// What is optional is left out: no parameter and no body is null.
+fn leave_out_null(operation: &mut Value) {
+    for parameter in parameters(operation) {
+        not_null(&mut parameter["schema"]);
+    }
+    let bodies = operation
+        .get_mut("requestBody")
+        .and_then(|body| body.get_mut("content"))
+        .and_then(Value::as_object_mut);
+    for body in bodies.into_iter().flat_map(Map::values_mut) {
+        if let Some(schema) = body.get_mut("schema") {
+            not_null(schema);
+        }
+    }
+}
+
+fn not_null(schema: &mut Value) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [one] = types.as_mut_slice() {
+            schema["type"] = one.take();
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("oneOf") {
+        choices.retain(|choice| choice["type"] != "null");
+        if let [one] = choices.as_mut_slice() {
+            let one = one.take();
+            if let Some(own) = schema.as_object_mut() {
+                own.remove("oneOf");
+                own.extend(one.as_object().cloned().unwrap_or_default());
+            }
+        }
+    }
+}
+
 fn describe_parameters(path: &str, is_write: bool, operation: &mut Value) {
     for parameter in parameters(operation) {
         let known = PATH_PARAMETERS
@@ -199,13 +242,19 @@ fn add_conditions(method: &str, path: &str, operation: &mut Value) {
         creates.then_some(IF_NONE_MATCH),
     ];
     let mut all: Vec<Value> = parameters(operation).map(Value::take).collect();
-    for (name, description, pattern) in wanted.into_iter().flatten() {
+    for (name, description, pattern, may_be_any) in wanted.into_iter().flatten() {
+        let pattern = pattern.map(|pattern| json!({ "type": "string", "pattern": pattern }));
+        let any = may_be_any.then(|| json!({ "type": "string", "enum": ["*"] }));
+        let schema = match (pattern, any) {
+            (Some(pattern), Some(any)) => json!({ "anyOf": [any, pattern] }),
+            (pattern, any) => json!(pattern.or(any)),
+        };
         all.push(json!({
             "name": name,
             "in": "header",
             "description": description,
             "required": false,
-            "schema": { "type": "string", "pattern": pattern },
+            "schema": schema,
         }));
     }
     operation["parameters"] = Value::Array(all);
