@@ -81,6 +81,7 @@ pub struct ExportSpec {
 #[serde(deny_unknown_fields)]
 pub struct PublishSpec {
     /// The repository.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     pub repository: String,
     /// A directory or the URL of a prefix in a bucket, which the service may write to: empty, or a
     /// mirror made before.

@@ -40,7 +40,9 @@ const BRANCH: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$";
 const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 const TRANSACTION: &str = "^[a-z0-9][a-z0-9._-]{0,62}:[0-9a-f]{32}$";
 
-/// Headers of writes: name, description, pattern of what it may be beside `*`, and whether it may be `*`.
+/// A header of writes: name, description, pattern of what it may be beside `*`, and whether it may be `*`.
+type Header = (&'static str, &'static str, Option<&'static str>, bool);
+
 const IDEMPOTENCY_KEY: Header = (
     "Idempotency-Key",
     "A request with the same key takes effect once.",
@@ -59,7 +61,6 @@ const IF_NONE_MATCH: Header = (
     None,
     true,
 );
-type Header = (&'static str, &'static str, Option<&'static str>, bool);
 
 /// Statuses that any route may answer with, and those with parameters in their path.
 const ANYWHERE: [u16; 4] = [400, 421, 500, 503];
