@@ -8,18 +8,25 @@ use service::cli::{parse, run};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// `mi_option_purge_delay`, whose constant the bindings leave out.
+/// `mi_option_purge_delay` and `mi_option_arena_purge_mult`, whose constants the bindings leave out.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+const ARENA_PURGE_MULTIPLIER: libmimalloc_sys::mi_option_t = 24;
 
 /// How long freed memory stays, in milliseconds. The default of a second keeps as much again as a busy
 /// server may use.
 const PURGE_DELAY_MS: std::ffi::c_long = 1;
+/// Large pieces stay this many times longer: buffers of chunks and shards are taken again at once, and
+/// having the system clear their pages each time takes a sixth of the time of an import.
+const LARGE_PIECES_STAY: std::ffi::c_long = 100;
 
 /// Has the allocator keep little of what was freed.
 #[expect(unsafe_code, reason = "the bindings are C's")]
 fn keep_little_memory() {
-    // SAFETY: sets one number, before other threads are started.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) };
+    // SAFETY: sets two numbers, before other threads are started.
+    unsafe {
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, PURGE_DELAY_MS);
+        libmimalloc_sys::mi_option_set(ARENA_PURGE_MULTIPLIER, LARGE_PIECES_STAY);
+    }
 }
 
 fn main() -> ExitCode {
