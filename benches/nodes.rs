@@ -298,7 +298,8 @@ async fn fill(url: &str, clients: usize) -> Result<String, Error> {
     ] {
         let made = http
             .put(format!("{of_branch}/nodes/{path}"))
-            .json(&array)
+            .header("content-type", "application/json")
+            .body(array.to_string())
             .send();
         made.await?.error_for_status()?;
     }
