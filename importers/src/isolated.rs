@@ -30,7 +30,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::located::Located;
-use crate::pieces::{Piece, Pieces};
+use crate::pieces::{CUT_BYTES, Piece, Pieces};
 use crate::source::{Group, Reader, Source, Storage, Variable};
 
 /// Longest description of a file.
@@ -58,9 +58,9 @@ const BUSY_MOST: Duration = Duration::from_secs(40);
 const BUSY_BYTES_PER_SECOND: u64 = 5 << 20;
 /// How often a child looks at that, and whether its parent is there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Values of larger variables are taken from where they lie, where that is known: finding out takes a
-/// question and two chunks, and then nothing goes through the pipe.
-const MIN_LOCATED_BYTES: u64 = 8 << 20;
+/// Values of variables of at least so many chunks are taken from where they lie, if that is known: finding
+/// out takes a question and two chunks, and then nothing goes through the pipe.
+const MIN_LOCATED_CHUNKS: u64 = 4;
 /// A pipe this long needs fewer turns.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -348,9 +348,9 @@ impl IsolatedFile {
         told.into_pieces().map_err(|error| error.to_string())
     }
 
-    /// The chunks of a large variable; `None` if the child has to read it.
+    /// The chunks of a variable of several; `None` if the child has to read it.
     fn located(&self, variable: &Variable) -> Option<Arc<Located>> {
-        if variable_bytes(variable, &variable.shape) < MIN_LOCATED_BYTES {
+        if chunk_count(variable) < MIN_LOCATED_CHUNKS {
             return None;
         }
         let mut known = self.known();
@@ -685,6 +685,16 @@ fn variable_bytes(variable: &Variable, shape: &[u64]) -> u64 {
         shape.iter().fold(element, multiply)
     };
     bytes(shape).saturating_add(bytes(chunk))
+}
+
+/// How many chunks the values of a variable are in; of those in one run, how many they are cut into.
+fn chunk_count(variable: &Variable) -> u64 {
+    let Some(chunk) = &variable.chunk_shape else {
+        return variable_bytes(variable, &variable.shape) / CUT_BYTES;
+    };
+    let lengths = variable.shape.iter().zip(chunk);
+    let counts = lengths.map(|(length, chunk)| length.div_ceil((*chunk).max(1)));
+    counts.fold(1, u64::saturating_mul)
 }
 
 /// The processor time at which a child began with what it is at, if it is at nothing.

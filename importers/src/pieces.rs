@@ -6,7 +6,7 @@ use serde_json::json;
 
 /// Values that lie in one run are cut into chunks of about so many bytes: a part of the variable is
 /// then read without much else, and a chunk is worth a request.
-const CUT_BYTES: u64 = 1 << 20;
+pub(crate) const CUT_BYTES: u64 = 1 << 20;
 
 /// One chunk in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
