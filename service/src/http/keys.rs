@@ -26,6 +26,7 @@ pub(crate) struct NewKeyBody {
     grants: Vec<GrantInfo>,
     /// After so many seconds it works no more; never if left out.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 31_556_952_000_i64)]
     expires_in: Option<i64>,
 }
 

@@ -407,7 +407,7 @@ pub(crate) async fn read_data(
 /// Writes values to a region of an array.
 #[utoipa::path(put, path = "/v1/transactions/{id}/data/{path}",
     params(("id" = String, Path), ("path" = String, Path), WriteQuery),
-    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
+    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (serde_json::Value = "application/json"))),
     responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
         (status = 413, body = Problem), (status = 415, body = Problem)))]
 pub(crate) async fn write_data(

@@ -100,7 +100,7 @@ pub(crate) fn digest(body: &[u8]) -> String {
 /// Writes values to a region of an array, as one commit.
 #[utoipa::path(put, path = "/v1/repos/{repository}/refs/{reference}/data/{path}",
     params(("repository" = String, Path), ("reference" = String, Path), ("path" = String, Path), WriteQuery),
-    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (Object = "application/json"))),
+    request_body(content((Vec<u8> = "application/octet-stream"), (Vec<u8> = "application/x-npy"), (serde_json::Value = "application/json"))),
     responses((status = 200, body = Committed), (status = 400, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
         (status = 412, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem)))]
 pub(crate) async fn data(

@@ -73,6 +73,7 @@ pub struct ExportSpec {
     pub unlimited: Vec<String>,
     /// How hard a NetCDF file is compressed: 0 (not at all) to 9; 4 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 9)]
     pub deflate: Option<u8>,
 }
 

@@ -82,6 +82,7 @@ pub(super) fn complete(mut document: Value) -> Value {
                 && !path.contains("/points/")
                 && !path.starts_with("/v1/auth/");
             leave_out_null(operation);
+            name_bytes(operation.get_mut("requestBody"));
             describe_parameters(path, is_write, operation);
             if path.starts_with("/v1/") {
                 add_statuses(path, operation);
@@ -167,6 +168,17 @@ fn leave_out_null(operation: &mut Value) {
     for body in bodies.into_iter().flat_map(Map::values_mut) {
         if let Some(schema) = body.get_mut("schema") {
             not_null(schema);
+        }
+    }
+}
+
+/// Bytes are no list of numbers, which is what the generator takes them for.
+fn name_bytes(message: Option<&mut Value>) {
+    let content = message.and_then(|message| message.get_mut("content"));
+    let content = content.and_then(Value::as_object_mut);
+    for (kind, body) in content.into_iter().flatten() {
+        if !kind.contains("json") && body["schema"]["type"] == "array" {
+            body["schema"] = json!({ "type": "string", "format": "binary" });
         }
     }
 }
@@ -285,6 +297,7 @@ fn complete_responses(operation: &mut Value, examples: &mut Value) {
             // RFC 9457.
             content.insert("application/problem+json".into(), body);
         }
+        name_bytes(Some(response));
         if let Some(example) = examples.get_mut(status.as_str()) {
             response["content"]["application/json"]["example"] = example.take();
         }
