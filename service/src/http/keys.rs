@@ -23,6 +23,7 @@ pub(crate) struct NewKeyBody {
     /// What commits and the audit log call whoever uses it; no other live key has the name.
     name: String,
     /// What it may do.
+    #[schema(min_items = 1, max_items = 64)]
     grants: Vec<GrantInfo>,
     /// After so many seconds it works no more; never if left out.
     #[serde(default)]

@@ -42,6 +42,7 @@ const MAX_SOURCES: usize = 100_000;
 #[serde(deny_unknown_fields)]
 pub struct ImportSpec {
     /// The source files.
+    #[schema(min_items = 1)]
     pub sources: Vec<String>,
     /// The repository; made if there is none.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
