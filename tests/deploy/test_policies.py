@@ -23,9 +23,10 @@ CREATED = (
     "climate/repo.json", ENTRY, "climate/checkpoints/00000000000000000128.json", OBJECT, SHARD,
     "climate/staging/5d0c/0-1", "climate/tlog/tile/0/x000/000", "climate/tlog/heads/00000000000000000007",
     ".quarr/auth/keys/0/00000001.json", ".quarr/uploads/5d0c/00000000", ".quarr/requests/5d0c",
+    "_probe-5d0c",
 )  # fmt: skip
 OVERWRITTEN = ("climate/log/_hint.json", "climate/tlog/checkpoint", ".quarr/jobs/5d0c.json", ".quarr/commands/0a")
-GARBAGE = (OBJECT, SHARD, "climate/staging/5d0c/0-1", ".quarr/jobs/5d0c.json", ".quarr/uploads/5d0c/00000000", ".quarr/requests/5d0c")
+GARBAGE = (OBJECT, SHARD, "climate/staging/5d0c/0-1", ".quarr/jobs/5d0c.json", ".quarr/uploads/5d0c/00000000", ".quarr/requests/5d0c", "_probe-5d0c")
 KEPT = ("climate/repo.json", ENTRY, "climate/checkpoints/00000000000000000128.json", "climate/tlog/tile/0/x000/000", ".quarr/auth/keys/0/00000001.json")
 ROLES = ("reader", "writer", "gc")
 ONCE = {"s3:if-none-match": "*"}

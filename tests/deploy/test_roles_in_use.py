@@ -73,16 +73,19 @@ def test_a_transaction_is_given_up_by_who_may_not_delete(written, as_role, tmp_p
 
 
 def test_a_reader_serves_and_is_refused_nothing(written, as_role):
-    with as_role("reader") as (env, gate), quarr.Server(env=env) as server:
+    with as_role("reader") as (env, gate):
+        told = quarr.run("serve", "--listen", "127.0.0.1:0", env=env, check=False)
+        assert told.returncode != 0 and "--read-only" in told.stderr
+    with as_role("reader") as (env, gate), quarr.Server("--read-only", env=env) as server:
         base = "/v1/repos/climate/refs"
         assert server.get(f"{base}/main/data/a", slice="0:2", f="json").json()["values"] == [-1.0, -1.0]
         assert server.get(f"{base}/v1/data/a", slice="5:7", f="json").json()["values"] == [5.0, 6.0]
         place = f"{server.url}{base}/main/data/a"
         octets = {"Content-Type": "application/octet-stream"}
         refused = requests.put(place, struct.pack("<d", 2.0), params={"slice": "0:1"}, headers=octets, timeout=60)
-        assert refused.status_code in (500, 502, 503), refused.text
+        assert refused.status_code in (403, 405), refused.text
         assert server.get(f"{base}/main/data/a", slice="0:2", f="json").json()["values"] == [-1.0, -1.0]
-    assert gate.denied and {request.action for request in gate.denied} == {"s3:PutObject"}
+    assert not gate.denied
 
 
 def test_gc_collects_and_is_refused_nothing(written, as_role):

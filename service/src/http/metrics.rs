@@ -6,6 +6,7 @@ use query::Tier;
 use storage::metrics::Operation;
 
 use super::extract::Shared;
+use crate::jobs::JobSpec;
 use crate::state::State;
 use crate::telemetry::exposition::{Exposition, Kind, MEDIA_TYPE};
 use crate::telemetry::process::Process;
@@ -253,9 +254,12 @@ fn jobs(text: &mut Exposition, state: &State) {
         Kind::Gauge,
         "Jobs of this server that have not ended.",
     );
-    for of in &here {
-        family.sample(&[("kind", of.kind), ("state", "running")], of.running);
-        family.sample(&[("kind", of.kind), ("state", "queued")], of.queued);
+    // Those that are none are told as well: who waits for them to begin finds the series.
+    for kind in JobSpec::NAMES {
+        let of = here.iter().find(|of| of.kind == kind);
+        let (running, queued) = of.map_or((0, 0), |of| (of.running, of.queued));
+        family.sample(&[("kind", kind), ("state", "running")], running);
+        family.sample(&[("kind", kind), ("state", "queued")], queued);
     }
     let mut family = text.family(
         "quarr_jobs_ended_total",

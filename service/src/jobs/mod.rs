@@ -54,6 +54,9 @@ pub enum JobSpec {
 }
 
 impl JobSpec {
+    /// Every kind of work, as [`JobSpec::name`] calls it.
+    pub const NAMES: [&str; 5] = ["verify", "import", "export", "publish", "materialize"];
+
     /// What kind of work it is, as documents have it.
     pub fn name(&self) -> &'static str {
         match self {

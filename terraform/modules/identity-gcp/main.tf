@@ -17,7 +17,7 @@ locals {
   # staged changes of any repository.
   collected = join(" || ", concat(
     [for folder in ["objects", "shards", "staging"] : "resource.name.extract(\"${local.objects}{repository}/${folder}/\") != \"\""],
-    [for folder in ["requests", "uploads"] : "resource.name.startsWith(\"${local.objects}.quarr/${folder}/\")"],
+    [for folder in [".quarr/requests/", ".quarr/uploads/", "_probe-"] : "resource.name.startsWith(\"${local.objects}${folder}\")"],
   ))
 
   permissions = {

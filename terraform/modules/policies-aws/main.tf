@@ -22,6 +22,8 @@ locals {
     "${local.store}.quarr/auth/*",
     "${local.store}.quarr/requests/*",
     "${local.store}.quarr/uploads/*",
+    # Each server tries at its start whether the store creates objects once.
+    "${local.store}_probe-*",
   ]
 
   # Never trusted (the hint), signed (the checkpoint), or no data (how far jobs are).
@@ -41,6 +43,7 @@ locals {
     "${local.store}.quarr/commands/*",
     "${local.store}.quarr/requests/*",
     "${local.store}.quarr/uploads/*",
+    "${local.store}_probe-*",
   ]
 
   read = [

@@ -86,6 +86,20 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
 
+  # What servers that may not delete leave of the probe at their start: no data.
+  rule {
+    id     = "forget-probes"
+    status = "Enabled"
+
+    filter {
+      prefix = "${var.prefix}_probe-"
+    }
+
+    expiration {
+      days = 1
+    }
+  }
+
   dynamic "rule" {
     for_each = var.versioning ? [var.noncurrent_days] : []
 

@@ -38,6 +38,17 @@ resource "google_storage_bucket" "this" {
     }
   }
 
+  # What servers that may not delete leave of the probe at their start: no data.
+  lifecycle_rule {
+    action {
+      type = "Delete"
+    }
+    condition {
+      age            = 1
+      matches_prefix = ["${var.prefix}_probe-"]
+    }
+  }
+
   dynamic "lifecycle_rule" {
     for_each = var.versioning ? [30] : []
 

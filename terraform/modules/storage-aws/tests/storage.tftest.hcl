@@ -52,7 +52,9 @@ run "no_reachable_object_expires_by_its_age" {
   assert {
     condition = alltrue([
       for rule in aws_s3_bucket_lifecycle_configuration.this.rule :
-      length(rule.expiration) == 0 || one(rule.filter).prefix == "data/.quarr/uploads/"
+      length(rule.expiration) == 0
+      || one(rule.filter).prefix == "data/.quarr/uploads/"
+      || one(rule.filter).prefix == "data/_probe-"
     ])
     error_message = "a rule expires current objects of repositories"
   }

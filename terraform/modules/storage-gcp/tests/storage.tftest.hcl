@@ -32,6 +32,7 @@ run "no_reachable_object_expires_by_its_age" {
       one(rule.action).type == "AbortIncompleteMultipartUpload"
       || one(rule.condition).with_state == "ARCHIVED"
       || one(rule.condition).matches_prefix == tolist(["data/.quarr/uploads/"])
+      || one(rule.condition).matches_prefix == tolist(["data/_probe-"])
     ])
     error_message = "a rule deletes current objects of repositories"
   }
