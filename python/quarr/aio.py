@@ -306,6 +306,49 @@ class AsyncClient(_Caller):
         """Bounds on what one request may ask for."""
         return Limits.of(await self._json("GET", "/v1/limits"))
 
+    async def status(self) -> dict[str, Any]:
+        """What the service is doing: requests, jobs, memory, caches, the store."""
+        found: dict[str, Any] = await self._json("GET", "/v1/status")
+        return found
+
+    async def whoami(self) -> dict[str, Any]:
+        """Who asks: ``id``, ``name``, ``grants``, and whether the service asks anyone."""
+        found: dict[str, Any] = await self._json("GET", "/v1/auth/me")
+        return found
+
+    async def keys(self) -> list[dict[str, Any]]:
+        """The API keys, the oldest first; no tokens."""
+        return await self._list("/v1/auth/keys", "keys")
+
+    async def key(self, key: str) -> dict[str, Any]:
+        """An API key, by its id or name."""
+        found: dict[str, Any] = await self._json("GET", f"/v1/auth/keys/{segment(key)}")
+        return found
+
+    async def create_key(
+        self, name: str, grants: Sequence[Mapping[str, str]], *, expires_in: int | None = None
+    ) -> dict[str, Any]:
+        """Makes an API key; its ``token`` is shown here and never again.
+
+        ``grants`` have a ``role`` (``reader``, ``writer``, ``admin``), and may have a ``repository`` and
+        in it a ``prefix``. After ``expires_in`` seconds the key works no more.
+        """
+        body: dict[str, Any] = {"name": name, "grants": [dict(grant) for grant in grants]}
+        if expires_in is not None:
+            body["expires_in"] = expires_in
+        made: dict[str, Any] = await self._json("POST", "/v1/auth/keys", body)
+        return made
+
+    async def rotate_key(self, key: str, *, overlap: int | None = None) -> dict[str, Any]:
+        """Gives an API key a new ``token``; the one before works for ``overlap`` seconds, a day if left out."""
+        body = {} if overlap is None else {"overlap": overlap}
+        made: dict[str, Any] = await self._json("POST", f"/v1/auth/keys/{segment(key)}/rotate", body)
+        return made
+
+    async def revoke_key(self, key: str) -> None:
+        """Revokes an API key: within seconds it works on no node any more, and never again."""
+        await self._call("DELETE", f"/v1/auth/keys/{segment(key)}")
+
     async def repositories(self) -> list[RepositoryInfo]:
         """All repositories."""
         found = await self._list("/v1/repos", "repositories")

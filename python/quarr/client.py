@@ -106,6 +106,41 @@ class Client:
         """Bounds on what one request may ask for."""
         return run(self._aio.limits())
 
+    def status(self) -> dict[str, Any]:
+        """What the service is doing: requests, jobs, memory, caches, the store."""
+        return run(self._aio.status())
+
+    def whoami(self) -> dict[str, Any]:
+        """Who asks: ``id``, ``name``, ``grants``, and whether the service asks anyone."""
+        return run(self._aio.whoami())
+
+    def keys(self) -> list[dict[str, Any]]:
+        """The API keys, the oldest first; no tokens."""
+        return run(self._aio.keys())
+
+    def key(self, key: str) -> dict[str, Any]:
+        """An API key, by its id or name."""
+        return run(self._aio.key(key))
+
+    def create_key(
+        self, name: str, grants: Sequence[Mapping[str, str]], *, expires_in: int | None = None
+    ) -> dict[str, Any]:
+        """Makes an API key; its ``token`` is shown here and never again.
+
+        ``grants`` have a ``role`` (``reader``, ``writer``, ``admin``), and may have a ``repository`` and
+        in it a ``prefix``. After ``expires_in`` seconds the key works no more.
+        """
+        return run(self._aio.create_key(name, grants, expires_in=expires_in))
+
+    def rotate_key(self, key: str, *, overlap: int | None = None) -> dict[str, Any]:
+        """Gives an API key a new ``token``; the one before works for ``overlap`` seconds, a day if left out.
+        """
+        return run(self._aio.rotate_key(key, overlap=overlap))
+
+    def revoke_key(self, key: str) -> None:
+        """Revokes an API key: within seconds it works on no node any more, and never again."""
+        run(self._aio.revoke_key(key))
+
     def repositories(self) -> list[RepositoryInfo]:
         """All repositories."""
         return run(self._aio.repositories())

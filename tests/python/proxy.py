@@ -54,12 +54,19 @@ def proxy(server: str, change: Callable[[str, Answer, int], Answer | None]) -> I
             with lock:
                 nth = counts[self.path] = counts.get(self.path, -1) + 1
                 running.requests.append(f"{self.command} {self.path}")
-                got = session.request(self.command, server + self.path, headers=headers, data=body)
+                got = session.request(self.command, server + self.path, headers=headers, data=body, stream=True)
+                # Events come for as long as somebody listens.
+                is_endless = got.headers.get("content-type", "").startswith("text/event-stream")
+                content = b"" if is_endless else got.content
             kept = {k: v for k, v in got.headers.items() if k.lower() not in HOP_BY_HOP}
-            answer = change(self.path, Answer(got.status_code, kept, got.content), nth)
+            answer = change(self.path, Answer(got.status_code, kept, content), nth)
             if answer is None:
+                got.close()
                 self.close_connection = True
                 self.connection.close()
+                return
+            if is_endless:
+                self.hand_on(got)
                 return
             self.send_response(answer.status)
             for name, value in answer.headers.items():
@@ -71,6 +78,20 @@ def proxy(server: str, change: Callable[[str, Answer, int], Answer | None]) -> I
             if answer.sent is not None:
                 self.wfile.flush()
                 self.close_connection = True
+
+        def hand_on(self, got: requests.Response) -> None:
+            self.close_connection = True
+            self.send_response(got.status_code)
+            self.send_header("Content-Type", got.headers["content-type"])
+            self.send_header("Connection", "close")
+            self.end_headers()
+            try:
+                for piece in got.iter_content(chunk_size=None):
+                    self.wfile.write(piece)
+            except OSError:
+                pass  # Nobody listens any more.
+            finally:
+                got.close()
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
 

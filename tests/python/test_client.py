@@ -31,6 +31,13 @@ OPERATIONS = {
     "GET /readyz": "AsyncClient.ready",
     "GET /metrics": "AsyncClient.metrics",
     "GET /v1/limits": "AsyncClient.limits",
+    "GET /v1/status": "AsyncClient.status",
+    "GET /v1/auth/me": "AsyncClient.whoami",
+    "GET /v1/auth/keys": "AsyncClient.keys",
+    "POST /v1/auth/keys": "AsyncClient.create_key",
+    "GET /v1/auth/keys/{}": "AsyncClient.key",
+    "DELETE /v1/auth/keys/{}": "AsyncClient.revoke_key",
+    "POST /v1/auth/keys/{}/rotate": "AsyncClient.rotate_key",
     "GET /v1/jobs": "AsyncClient.jobs",
     "POST /v1/jobs": "AsyncClient.start_job",
     "GET /v1/jobs/{}": "AsyncJob.info",
@@ -151,6 +158,14 @@ async def test_every_operation_is_reachable(backend):
     assert await root.live() and await root.ready()
     assert "quarr" in await root.metrics()
     assert (await root.limits()).answer_bytes > 0
+    assert (await root.status())["version"]
+    assert (await root.whoami())["authenticated"] is False
+    key = await root.create_key(f"reader-of-{id(root)}", [{"role": "reader", "repository": "demo"}], expires_in=60)
+    rotated = await root.rotate_key(key["key"]["id"], overlap=0)
+    assert key["token"] != rotated["token"]
+    assert (await root.key(key["key"]["id"]))["name"] == key["key"]["name"]
+    assert key["key"]["id"] in [one["id"] for one in await root.keys()]
+    await root.revoke_key(key["key"]["id"])
     name = backend.new_repo().name
     await root.delete_repo(name)
     repo = await root.create_repo(name)
