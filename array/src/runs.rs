@@ -91,13 +91,12 @@ mod tests {
     use super::*;
 
     fn boxes() -> impl Strategy<Value = (Region, Region)> {
-        let axis = (0u64..3, 1u64..4, 0u64..3, 1u64..4);
-        prop::collection::vec(axis, 0..4).prop_map(|axes| {
-            let region = |of: fn(&(u64, u64, u64, u64)) -> (u64, u64)| {
-                let (start, shape) = axes.iter().map(of).unzip();
-                Region::new(start, shape).unwrap()
-            };
-            (region(|a| (a.0, a.1)), region(|a| (a.2, a.3)))
+        let length = prop::collection::vec((0u64..3, 1u64..4, 0u64..3, 1u64..4), 0..4);
+        length.prop_map(|axes| {
+            let from = axes.iter().map(|axis| (axis.0, axis.1)).unzip();
+            let to = axes.iter().map(|axis| (axis.2, axis.3)).unzip();
+            let region = |(start, shape)| Region::new(start, shape).unwrap();
+            (region(from), region(to))
         })
     }
 
