@@ -221,7 +221,13 @@ vectorised! {
     /// The statistics of some values.
     fn of<'a; T: Element>(values: &'a [T], mask: &'a Mask<T>) -> Statistics {
         let mut tally = Tally::<T>::new();
-        for_each_part(values, mask, |part, valid| tally.take(part, valid));
+        for part in values.chunks(PART) {
+            let mut flags = [false; PART];
+            match valid(part, mask, &mut flags) {
+                Valid::All => tally.take(part, All, part.len() as u64),
+                Valid::Some(flags) => tally.take(part, flags, flags.count()),
+            }
+        }
         let mut result = Statistics {
             valid: tally.valid,
             missing: values.len() as u64 - tally.valid,
@@ -233,16 +239,13 @@ vectorised! {
         let sum = tally.sum();
         let mean = sum.to_f64() / tally.valid as f64;
         let mut squares = [0.0; LANES];
-        for_each_part(values, mask, |part, valid| {
-            lanes(part, valid, |lane, value, is_valid| {
-                let difference = value.to_f64() - mean;
-                squares[lane] += if is_valid {
-                    difference * difference
-                } else {
-                    0.0
-                };
-            });
-        });
+        for part in values.chunks(PART) {
+            let mut flags = [false; PART];
+            match valid(part, mask, &mut flags) {
+                Valid::All => add_squares(&mut squares, part, All, mean),
+                Valid::Some(flags) => add_squares(&mut squares, part, flags, mean),
+            }
+        }
         result.moments = Some(Moments {
             min: tally
                 .least
@@ -263,30 +266,115 @@ vectorised! {
     }
 }
 
-/// Gives `visit` all values in order, a part at a time, each with whether it is valid.
+/// Which values of a part are valid. Most parts have none that is missing, and need no flags.
+enum Valid<'a> {
+    All,
+    Some(Flags<'a>),
+}
+
+/// Finds out which values of a part are valid, with room for their flags.
 #[inline(always)]
-fn for_each_part<T: Element>(values: &[T], mask: &Mask<T>, mut visit: impl FnMut(&[T], &[bool])) {
-    let mut valid = [false; PART];
-    for part in values.chunks(PART) {
-        let valid = &mut valid[..part.len()];
-        mask.flag_valid(part, valid);
-        visit(part, valid);
+fn valid<'a, T: Element>(part: &[T], mask: &Mask<T>, flags: &'a mut [bool; PART]) -> Valid<'a> {
+    let flags = &mut flags[..part.len()];
+    mask.flag_valid(part, flags);
+    let flags = Flags(flags);
+    if flags.count() == part.len() as u64 {
+        Valid::All
+    } else {
+        Valid::Some(flags)
     }
 }
 
-/// Gives `visit` each value with the lane it goes into: those of a part in turn.
+/// Whether values are valid: each, or those of one group of lanes after those of the other and then
+/// those of the rest, which fills no group.
+trait Flagged: Copy {
+    fn each(self) -> impl Iterator<Item = bool>;
+    fn groups(self) -> impl Iterator<Item = [bool; LANES]>;
+    fn rest(self) -> impl Iterator<Item = bool>;
+}
+
+/// All values are valid.
+#[derive(Clone, Copy)]
+struct All;
+
+impl Flagged for All {
+    #[inline(always)]
+    fn each(self) -> impl Iterator<Item = bool> {
+        std::iter::repeat(true)
+    }
+
+    #[inline(always)]
+    fn groups(self) -> impl Iterator<Item = [bool; LANES]> {
+        std::iter::repeat([true; LANES])
+    }
+
+    #[inline(always)]
+    fn rest(self) -> impl Iterator<Item = bool> {
+        std::iter::repeat(true)
+    }
+}
+
+/// A flag for each value.
+#[derive(Clone, Copy)]
+struct Flags<'a>(&'a [bool]);
+
+impl Flags<'_> {
+    #[inline(always)]
+    fn count(self) -> u64 {
+        self.0.iter().map(|&is_valid| u64::from(is_valid)).sum()
+    }
+}
+
+impl Flagged for Flags<'_> {
+    #[inline(always)]
+    fn each(self) -> impl Iterator<Item = bool> {
+        self.0.iter().copied()
+    }
+
+    #[inline(always)]
+    fn groups(self) -> impl Iterator<Item = [bool; LANES]> {
+        self.0.as_chunks().0.iter().copied()
+    }
+
+    #[inline(always)]
+    fn rest(self) -> impl Iterator<Item = bool> {
+        self.0.as_chunks::<LANES>().1.iter().copied()
+    }
+}
+
+/// Gives `visit` each value with the lane it goes into, and whether it is valid: those of a part in
+/// turn.
 #[inline(always)]
-fn lanes<T: Copy>(values: &[T], valid: &[bool], mut visit: impl FnMut(usize, T, bool)) {
+fn lanes<T: Copy>(values: &[T], valid: impl Flagged, mut visit: impl FnMut(usize, T, bool)) {
     let (groups, rest) = values.as_chunks::<LANES>();
-    let (valid_groups, valid_rest) = valid.as_chunks::<LANES>();
-    for (group, valid) in groups.iter().zip(valid_groups) {
+    for (group, valid) in groups.iter().zip(valid.groups()) {
         for lane in 0..LANES {
             visit(lane, group[lane], valid[lane]);
         }
     }
-    for (lane, (&value, &is_valid)) in rest.iter().zip(valid_rest).enumerate() {
+    for (lane, (&value, is_valid)) in rest.iter().zip(valid.rest()).enumerate() {
         visit(lane, value, is_valid);
     }
+}
+
+/// Adds the squares of the differences of valid values from `mean`.
+#[inline(always)]
+fn add_squares<T: Element>(
+    squares: &mut [f64; LANES],
+    values: &[T],
+    valid: impl Flagged,
+    mean: f64,
+) {
+    let mut sums = *squares;
+    lanes(values, valid, |lane, value, is_valid| {
+        let difference = value.to_f64() - mean;
+        sums[lane] += if is_valid {
+            difference * difference
+        } else {
+            0.0
+        };
+    });
+    *squares = sums;
 }
 
 #[inline(always)]
@@ -321,9 +409,9 @@ impl<T: Element> Tally<T> {
         }
     }
 
+    /// Takes the values of which so many are valid.
     #[inline(always)]
-    fn take(&mut self, values: &[T], valid: &[bool]) {
-        let count: u64 = valid.iter().map(|&is_valid| u64::from(is_valid)).sum();
+    fn take(&mut self, values: &[T], valid: impl Flagged, count: u64) {
         self.valid += count;
         if T::IS_FLOAT {
             let (mut high, mut low) = (self.high, self.low);
@@ -335,8 +423,12 @@ impl<T: Element> Tally<T> {
         } else if count == values.len() as u64 {
             self.integer_sum += T::exact_sum(values);
         } else {
-            let valid = values.iter().zip(valid).filter(|(_, valid)| **valid);
-            self.integer_sum += valid.map(|(value, _)| value.to_i128()).sum::<i128>();
+            let mut kept = [T::MISSING; PART];
+            for ((kept, &value), is_valid) in kept.iter_mut().zip(values).zip(valid.each()) {
+                *kept = if is_valid { value } else { T::MISSING };
+            }
+            let others = PART as i128 - i128::from(count);
+            self.integer_sum += T::exact_sum(&kept) - others * T::MISSING.to_i128();
         }
         let (mut least, mut greatest) = (self.least, self.greatest);
         lanes(values, valid, |lane, value, is_valid| {

@@ -128,12 +128,22 @@ impl<T: Element> Mask<T> {
         for (flag, value) in flags.iter_mut().zip(values) {
             *flag = !value.is_missing();
         }
-        self.for_each_missing(values, |at| flags[at] = false);
+        // One pass for each value: a comparison with one constant is a vector instruction.
+        for missing in &self.values {
+            for (flag, value) in flags.iter_mut().zip(values) {
+                *flag &= value.widen() != *missing;
+            }
+        }
+        if let Some((least, greatest)) = self.valid {
+            for (flag, value) in flags.iter_mut().zip(values) {
+                let value = value.widen();
+                *flag &= (value >= least) & (value <= greatest);
+            }
+        }
     }
 
     /// Calls `visit` with the positions of missing values, NaN and NaT aside; with some twice.
     pub(super) fn for_each_missing(&self, values: &[T], mut visit: impl FnMut(usize)) {
-        // One pass for each value: a comparison with one constant is a vector instruction.
         for missing in &self.values {
             positions(values, |value| value.widen() == *missing).for_each(&mut visit);
         }
