@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use crate::auth::Limited;
 use crate::state::State;
 use crate::telemetry::{Phase, Refused, Telemetry};
 
@@ -134,7 +135,7 @@ pub async fn serve<S, F>(
             },
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            state.telemetry().refuse(Refused::Connections);
+            state.refuse(Refused::Connections, Limited::connection(address));
             if let Ok(turn) = telling.clone().try_acquire_owned() {
                 tokio::spawn(async move {
                     let _ = tokio::time::timeout(TELL_TIMEOUT, tell_full(stream)).await;
@@ -158,7 +159,10 @@ pub async fn serve<S, F>(
             match tokio::time::timeout(connection.limits.header_timeout, secured).await {
                 Ok(Ok(stream)) => connection.clone().run(stream).await,
                 Ok(Err(error)) => debug!(%error, %address, "a connection was not made"),
-                Err(_) => telemetry.refuse(Refused::HeaderTimeout),
+                Err(_) => {
+                    let limited = Limited::connection(address);
+                    connection.state.refuse(Refused::HeaderTimeout, limited);
+                }
             }
             drop(place);
         });
@@ -244,6 +248,7 @@ impl Connection {
         });
         let builder = http(&self.limits);
         let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+        let limited = Limited::connection(address);
         let telemetry = self.state.telemetry();
         let mut stopping = std::pin::pin!(telemetry.reached(Phase::Stopping));
         let mut look = tokio::time::interval(self.limits.look_interval());
@@ -253,6 +258,9 @@ impl Connection {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
+                        if is_too_large(error.as_ref()) {
+                            self.state.refuse(Refused::Headers, limited);
+                        }
                         debug!(%error, %address, "a connection ended with an error");
                     }
                     return;
@@ -269,7 +277,7 @@ impl Connection {
                         connection.as_mut().graceful_shutdown();
                     }
                     Verdict::Cut(why) => {
-                        telemetry.refuse(why);
+                        self.state.refuse(why, limited);
                         debug!(%address, why = why.name(), "a connection was cut");
                         return;
                     }
@@ -277,6 +285,12 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether a connection ended because the head of a request was too large.
+fn is_too_large(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let error = error.downcast_ref::<hyper::Error>();
+    error.is_some_and(hyper::Error::is_parse_too_large)
 }
 
 /// Room for what a head has besides headers, and for headers as they come.

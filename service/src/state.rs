@@ -14,7 +14,7 @@ use storage::{
     Repository, SharedTransaction, Snapshot, Store, TransactionId,
 };
 
-use crate::auth::{Access, Action, Auth, Scope};
+use crate::auth::{Access, Action, Auth, Limited, Scope};
 use crate::error::Failure;
 use crate::http::admission::Admission;
 use crate::http::gathered::Gathering;
@@ -22,7 +22,7 @@ use crate::jobs::{self, Jobs};
 use crate::open_transactions::{OpenTransaction, OpenTransactions};
 use crate::serving;
 use crate::signing::Signing;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Refused, Telemetry};
 
 /// Bounds on what one request may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +250,12 @@ impl State {
     /// What the process does and has done.
     pub fn telemetry(&self) -> &Telemetry {
         &self.0.telemetry
+    }
+
+    /// A limit refused or cut off someone: counts it, and tells of it in the audit log.
+    pub(crate) fn refuse(&self, why: Refused, limited: Limited<'_>) {
+        self.telemetry().refuse(why);
+        self.auth().tell_limited(why, limited);
     }
 
     /// Transactions that are in memory.

@@ -32,8 +32,10 @@ pub struct Event {
     /// Who, by name.
     pub name: String,
     /// The method.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub method: String,
     /// The route, as the API documentation writes it.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub route: String,
     /// The repository.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,8 +43,9 @@ pub struct Event {
     /// What of it: a node, a key, a branch, a transaction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The HTTP status.
-    pub status: u16,
+    /// The HTTP status, if anything was answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
     /// Why it was denied, as a word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
@@ -59,6 +62,7 @@ pub struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
     /// The id of the request, which its answer has as `X-Request-Id`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub request_id: String,
 }
 
@@ -265,7 +269,7 @@ mod tests {
             route: "/".into(),
             repository: None,
             path: Some(cut(path)),
-            status: 200,
+            status: Some(200),
             reason: None,
             commit: None,
             location: None,

@@ -524,7 +524,7 @@ fn note(
             (Some(_), []) => None,
             (Some(_), others) => Some(audit::cut(&others.join(" "))),
         },
-        status: status.as_u16(),
+        status: Some(status.as_u16()),
         reason,
         commit: response
             .extensions()

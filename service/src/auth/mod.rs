@@ -17,6 +17,7 @@ pub mod audit;
 mod guard;
 mod jwt;
 mod keys;
+mod limited;
 mod oidc;
 mod rates;
 pub mod routes;
@@ -34,6 +35,7 @@ pub use access::{Access, Action, Grant, GrantInfo, Principal, Role, Scope};
 pub use audit::Audit;
 pub(crate) use guard::{Denied, MadeCommit, guard};
 pub use keys::{FRESH_FOR, KeyInfo, Keys, NewKey, NewToken, STALE_AFTER};
+pub(crate) use limited::Limited;
 pub use oidc::{Oidc, OidcSettings};
 pub use rates::{Counted, RateLimits, Rates};
 pub use rules::Rule;
@@ -68,6 +70,7 @@ pub struct Auth {
     open_metrics: bool,
     rates: Rates,
     audit: Audit,
+    untold: limited::Untold,
     /// Whether changes are written to the audit log although nobody is asked who he is.
     audits_open: bool,
     is_tls: bool,
@@ -105,6 +108,7 @@ impl Auth {
             open_metrics: settings.open_metrics,
             rates: Rates::new(settings.limits),
             audit,
+            untold: limited::Untold::default(),
             audits_open: settings.audit_log.is_some(),
             is_tls: settings.is_tls,
         })
@@ -120,6 +124,7 @@ impl Auth {
             open_metrics: true,
             rates: Rates::default(),
             audit: Audit::default(),
+            untold: limited::Untold::default(),
             audits_open: false,
             is_tls: false,
         }

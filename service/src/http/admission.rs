@@ -1,6 +1,7 @@
 //! What a request may take before anything is done for it: length of its URL and head, a place
 //! among those that are worked on, time, and how slowly its body may come.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State as Shared};
+use axum::extract::{ConnectInfo, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 use super::observe::io_error;
+use crate::auth::Limited;
 use crate::error::Failure;
 use crate::serving::Limits;
 use crate::state::State;
@@ -109,9 +111,18 @@ pub(crate) async fn admit(Shared(state): Shared<State>, request: Request, next: 
     let Some((limits, admission)) = state.serving() else {
         return next.run(request).await;
     };
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let address = address.map(|ConnectInfo(address)| *address);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let refuse = |why: Refused, failure: Failure| {
-        state.telemetry().refuse(why);
-        failure.into_response()
+        let response = failure.into_response();
+        let limited = Limited {
+            address,
+            asked: Some((&method, &path)),
+            status: Some(response.status().as_u16()),
+        };
+        state.refuse(why, limited);
+        response
     };
     let url = request
         .uri()

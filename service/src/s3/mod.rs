@@ -207,7 +207,7 @@ impl Gateway {
             route: "s3".to_owned(),
             repository: None,
             path: Some(audit::cut(path)),
-            status: refusal.status().as_u16(),
+            status: Some(refusal.status().as_u16()),
             reason: Some(refusal.code()),
             commit: None,
             location: None,

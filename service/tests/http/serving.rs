@@ -17,9 +17,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use quarr_tests::arrays::SampleArray;
-use query::{Engine, Settings};
+use query::Engine;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use service::auth::{Auth, Settings};
 use service::http::router;
 use service::serving::{self, Limits};
 use service::state::State;
@@ -46,6 +47,8 @@ fn small() -> Limits {
 struct Server {
     address: SocketAddr,
     state: State,
+    /// With its audit log.
+    folder: tempfile::TempDir,
     ended: tokio::task::JoinHandle<()>,
 }
 
@@ -59,13 +62,19 @@ impl Server {
     async fn over(bytes: u64, limits: Limits) -> Self {
         let store = Store::from_objects(Arc::new(object_store::memory::InMemory::new()), "test");
         fill(&store, bytes).await;
-        let engine = Engine::new(Settings {
+        let engine = Engine::new(query::Settings {
             threads: 1,
-            ..Settings::default()
+            ..query::Settings::default()
         })
         .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            audit_log: Some(folder.path().join("audit.log")),
+            ..Settings::default()
+        };
+        let auth = Auth::new(&store, settings).unwrap();
         let state = State::new(store, engine, service::state::Limits::default());
-        let state = state.serving_within(limits.clone());
+        let state = state.with_auth(auth).serving_within(limits.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let plain = |stream| std::future::ready(Ok(stream));
@@ -79,6 +88,7 @@ impl Server {
         Self {
             address,
             state,
+            folder,
             ended: tokio::spawn(serving),
         }
     }
@@ -97,6 +107,20 @@ impl Server {
     async fn is_alive(&self) -> bool {
         let request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         self.answer(request).await.starts_with("HTTP/1.1 200")
+    }
+
+    /// Whether the audit log tells of a denial for this reason, and by whose address.
+    fn tells_of(&self, reason: &str) -> bool {
+        let text = std::fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
+        let mut lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.any(|line| {
+            let is_local = line["remote"]
+                .as_str()
+                .is_some_and(|by| by.starts_with("127.0.0.1:"));
+            line["outcome"] == "denied" && line["reason"] == reason && is_local
+        })
     }
 
     fn refused(&self, limit: &str) -> u64 {
@@ -152,6 +176,7 @@ async fn a_head_that_trickles_in_is_cut_and_others_are_answered() {
         trickle.abort();
     }
     assert!(server.refused("header-timeout") >= 2);
+    assert!(server.tells_of("header-timeout"));
 }
 
 #[tokio::test]
@@ -189,6 +214,7 @@ async fn a_body_that_trickles_in_is_refused() {
     assert!(server.is_alive().await);
     let mut answer = [0; 12];
     let read = tokio::time::timeout(Duration::from_secs(5), read.read_exact(&mut answer)).await;
+    assert!(server.tells_of("slow-body"));
     assert!(read.unwrap().is_ok());
     assert_eq!(&answer, b"HTTP/1.1 408");
     trickle.abort();
@@ -246,6 +272,7 @@ async fn heads_beyond_their_limits_are_refused() {
         }
         assert!(server.is_alive().await);
     }
+    assert!(server.tells_of("headers") && server.tells_of("url"));
 }
 
 #[tokio::test]
@@ -274,6 +301,7 @@ async fn connections_beyond_the_limit_are_told_so_and_those_there_are_served() {
     assert_eq!(problem["status"], 503);
     assert!(refused.contains("\r\nRetry-After: "));
     assert_eq!(server.refused("connections"), 1);
+    assert!(server.tells_of("connections"));
     // One that is open is answered, and one that closes makes room.
     let mut one = open.pop().unwrap();
     let last = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
