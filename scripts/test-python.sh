@@ -19,7 +19,7 @@ for python in .venv/*/bin/python; do
     # What does not depend on the clients is tested with the newest of them.
     selection="not long"
     [ "$python" = "$newest" ] || selection="not long and not once"
-    "$python" -m pytest -q -rs -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile \
+    "$python" -m pytest -q -r sfE -p no:cacheprovider -n auto --maxprocesses 4 --dist loadfile \
         -m "$selection" tests/python "$@"
 done
 [ -n "$newest" ] || { echo "no Python environment: run scripts/setup.sh test" >&2; exit 1; }

@@ -223,6 +223,31 @@ def test_gdal_reads_an_array(gateway):
         requests.delete(repo, timeout=60).raise_for_status()
 
 
+def test_duckdb_lists_and_reads(gateway, s3, keys):
+    extension = pytest.importorskip("duckdb_extension_httpfs", reason="it is for newer versions of Python")
+    import duckdb
+
+    # By file: what is not here would be fetched from the network.
+    (file,) = Path(extension.__file__).parent.rglob("httpfs.duckdb_extension")
+    database = duckdb.connect()
+    database.execute(f"LOAD '{file}'")
+    database.execute(
+        f"CREATE SECRET (TYPE s3, ENDPOINT '{gateway.url.removeprefix('http://')}', URL_STYLE 'path', USE_SSL false,"
+        f" REGION 'us-east-1', KEY_ID '{KEY}', SECRET '{SECRET}')"
+    )
+    listed = database.execute("SELECT file FROM glob('s3://demo/main/**')").fetchall()
+    assert {name for (name,) in listed} == {f"s3://demo/main/{key}" for key in keys}
+    arrays = database.execute("SELECT shape FROM read_json('s3://demo/main/t2m/zarr.json')").fetchall()
+    assert arrays == [(list(SHAPE),)]
+    blobs = database.execute("SELECT filename, content FROM read_blob('s3://demo/main/t2m/c/**')").fetchall()
+    assert blobs
+    for name, content in blobs:
+        key = name.removeprefix("s3://demo/")
+        assert content == s3.get_object(Bucket="demo", Key=key)["Body"].read()
+    with pytest.raises(duckdb.HTTPException, match="403"):
+        database.execute("COPY (SELECT 1) TO 's3://demo/main/new.csv'")
+
+
 def test_the_command_line_of_aws_lists_and_copies(gateway, tmp_path):
     aws = shutil.which("aws")
     if aws is None:

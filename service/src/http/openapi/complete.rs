@@ -62,9 +62,12 @@ const IF_NONE_MATCH: Header = (
     true,
 );
 
-/// Statuses that any route may answer with, and those with parameters in their path.
-const ANYWHERE: [u16; 4] = [400, 421, 500, 503];
+/// Statuses that any route may answer with, those with parameters in their path, those that take a
+/// body, and those that read values, which may lie in files that are not Quarr's.
+const ANYWHERE: [u16; 7] = [400, 414, 421, 431, 500, 503, 504];
 const WHERE_NAMED: [u16; 1] = [404];
+const WITH_BODY: [u16; 3] = [408, 413, 415];
+const OF_VALUES: [u16; 1] = [502];
 const IN_TRANSACTIONS: [u16; 1] = [409];
 
 /// Completes the document.
@@ -234,7 +237,18 @@ fn add_statuses(path: &str, operation: &mut Value) {
     // A transaction that is closed takes nothing and shows nothing.
     let staged = path.starts_with("/v1/transactions/{id}/");
     let staged = IN_TRANSACTIONS.iter().filter(|_| staged);
-    for status in ANYWHERE.iter().chain(named).chain(staged) {
+    let takes_body = !operation["requestBody"].is_null();
+    let bodies = WITH_BODY.iter().filter(|_| takes_body);
+    let reads_values = ["/data/", "/reduce/", "/points/", "/zarr/"];
+    let reads_values = reads_values.iter().any(|part| path.contains(part));
+    let values = OF_VALUES.iter().filter(|_| reads_values);
+    for status in ANYWHERE
+        .iter()
+        .chain(named)
+        .chain(staged)
+        .chain(bodies)
+        .chain(values)
+    {
         let responses = &mut operation["responses"];
         if responses[status.to_string()].is_null() {
             responses[status.to_string()] = problem();
