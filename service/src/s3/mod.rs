@@ -24,10 +24,12 @@ mod refusal;
 mod signature;
 mod xml;
 
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::extract::{Request, State as Shared};
+use axum::extract::{ConnectInfo, Request, State as Shared};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use storage::{RepoName, Repository};
@@ -115,7 +117,7 @@ async fn answer(Shared(gateway): Shared<Gateway>, request: Request) -> Response 
         Ok(response) => response,
         Err(refusal) => {
             if refusal.is_denial() {
-                gateway.note_denial(&refusal, who, &parts.method, parts.uri.path(), &id);
+                gateway.note_denial(&refusal, who, &parts, &id);
             }
             refusal.response(&parts.method, parts.uri.path(), &id)
         }
@@ -187,14 +189,8 @@ impl Gateway {
     }
 
     /// Writes a line to the audit log, where there is one.
-    fn note_denial(
-        &self,
-        refusal: &Refusal,
-        who: Option<&Principal>,
-        method: &Method,
-        path: &str,
-        id: &str,
-    ) {
+    fn note_denial(&self, refusal: &Refusal, who: Option<&Principal>, parts: &Parts, id: &str) {
+        let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let auth = self.state.auth();
         let of_nobody = || auth.anonymous();
         let who = who.cloned().unwrap_or_else(of_nobody);
@@ -203,16 +199,16 @@ impl Gateway {
             outcome: "denied",
             principal: who.id,
             name: who.name,
-            method: method.to_string(),
+            method: parts.method.to_string(),
             route: "s3".to_owned(),
             repository: None,
-            path: Some(audit::cut(path)),
+            path: Some(audit::cut(parts.uri.path())),
             status: Some(refusal.status().as_u16()),
             reason: Some(refusal.code()),
             commit: None,
             location: None,
             count: None,
-            remote: None,
+            remote: remote.map(|ConnectInfo(address)| address.to_string()),
             request_id: id.to_owned(),
         });
     }
