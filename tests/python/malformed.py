@@ -13,12 +13,9 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
-import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -132,32 +129,6 @@ def truncated(good: bytes) -> Iterator[tuple[int, bytes]]:
 # --- Runs ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Run:
-    """How an import ended: its status, what it said, the most memory it took."""
-
-    status: int
-    stderr: str
-    memory_bytes: int
-
-
-def run_import(path: Path, store: Path, repo: str) -> Run:
-    """Imports with a bound on time; counts memory."""
-    with (store / f"{path.name}.err").open("w+") as stderr:
-        process = subprocess.Popen(
-            [service.BIN, "import", path, "--to", repo, "--store", store],
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-        )
-        timer = threading.Timer(SECONDS, process.kill)
-        timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        timer.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        stderr.seek(0)
-        return Run(process.returncode, stderr.read(), usage.ru_maxrss * 1024)
-
-
 def state_of(store: Path, repo: str) -> set[str]:
     """The log of a repository: what a commit would change."""
     return {path.name for path in (store / repo / "log").iterdir()} if (store / repo).exists() else set()
@@ -178,13 +149,14 @@ class Watch:
     def _path(self, name: str) -> Path:
         return self.folder / name
 
-    def _run(self, name: str, data: bytes) -> tuple[str, Run]:
+    def _run(self, name: str, data: bytes) -> tuple[str, service.Measured]:
         path = self._path(name)
         path.write_bytes(data)
         shutil.copytree(self.template, self.folder / "stores" / name / "repo")
-        return name, run_import(path, self.folder / "stores" / name, "repo")
+        store = self.folder / "stores" / name
+        return name, service.run_measured("import", path, "--to", "repo", "--store", store, seconds=SECONDS)
 
-    def _problem(self, name: str, run: Run) -> str | None:
+    def _problem(self, name: str, run: service.Measured) -> str | None:
         store = self.folder / "stores" / name
         if run.status < 0:
             return f"killed by {signal.Signals(-run.status).name}: {run.stderr[-300:]}"

@@ -31,6 +31,35 @@ def run(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProce
     return done
 
 
+# The peak of a process includes that of the one it was started by, and this one may have grown large.
+SMALL_PARENT = """
+import os, signal, sys
+to_nowhere = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+child = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ, file_actions=to_nowhere)
+signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+signal.alarm(int(sys.argv[1]))
+_, status, usage = os.wait4(child, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a run ended: its status, what it said, the most memory it took."""
+
+    status: int
+    stderr: str
+    memory_bytes: int
+
+
+def run_measured(*arguments: str | Path, seconds: int = 600) -> Measured:
+    """Runs `quarr`, for so long at most, whatever its status; counts memory."""
+    command = [sys.executable, "-I", "-S", "-c", SMALL_PARENT, str(seconds), BIN, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    status, peak_kib = map(int, done.stdout.split())
+    return Measured(status, done.stderr, peak_kib * 1024)
+
+
 def run_json(*arguments: str | Path):
     return json.loads(run(*arguments, "--json").stdout)
 

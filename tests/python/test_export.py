@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -477,17 +476,10 @@ def test_memory_is_bounded(store, tmp_path):
     chunks = ["--chunks", "t=16,y=128,x=128", "--shards", "t=16,y=128,x=128"]
     service.run("import", path, "--to", "wide", "--store", store, *chunks)
     path.unlink()
-    child = (
-        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True);"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
     for target, name in (("wide", "a.nc"), ("wide/v", "a.npy"), ("wide/v[1:]", "a.zarr")):
-        command = [service.BIN, "export", target, tmp_path / name, "--store", store, "--memory-limit", "64MiB"]
-        done = subprocess.run(
-            [sys.executable, "-c", child, *map(str, command)], check=True, capture_output=True, text=True
-        )
-        kilobytes = int(done.stdout.split()[-1])
-        assert kilobytes < values.size * 4 / 1024 / 2, (name, kilobytes)
+        done = service.run_measured("export", target, tmp_path / name, "--store", store, "--memory-limit", "64MiB")
+        assert done.status == 0, done.stderr
+        assert done.memory_bytes < values.nbytes / 2, (name, done.memory_bytes)
         shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
 
 

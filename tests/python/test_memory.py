@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,24 +20,6 @@ pytestmark = pytest.mark.once
 LIMIT_BYTES = 512 << 20
 
 
-# The peak of a child includes that of the process it was started by, and this one has grown large.
-SMALL_PARENT = """
-import os, subprocess, sys
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-_, status, usage = os.wait4(process.pid, 0)
-print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
-"""
-
-
-def peak_memory_bytes(*arguments: str | Path) -> int:
-    """Runs `quarr` and returns the most memory it had resident."""
-    command = [sys.executable, "-c", SMALL_PARENT, service.BIN, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    exit_code, peak_kib = map(int, done.stdout.split())
-    assert exit_code == 0
-    return peak_kib * 1024
-
-
 @pytest.fixture(params=[1024, pytest.param(2048, marks=pytest.mark.long)])
 def large(request, tmp_path) -> Path:
     """A file of so many MiB that hardly compresses; removed at once, as tests keep their folders."""
@@ -51,7 +32,9 @@ def large(request, tmp_path) -> Path:
 
 def test_a_large_file_goes_through_little_memory(large, tmp_path):
     arguments = ["import", large, "--to", "large", "--store", tmp_path / "store"]
-    assert peak_memory_bytes(*arguments) < LIMIT_BYTES
+    done = service.run_measured(*arguments)
+    assert done.status == 0, done.stderr
+    assert done.memory_bytes < LIMIT_BYTES
 
 
 SERVER_LIMIT = "128MiB"

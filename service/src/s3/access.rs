@@ -93,8 +93,9 @@ impl Access {
 
     /// Whether he may read something of this repository, and so may know that it is there.
     pub(super) fn may_see(&self, who: Option<&Principal>, repository: &str) -> bool {
+        // What is no name is told to be none to whoever may read anything.
         let Ok(repository) = repository.parse::<RepoName>() else {
-            return self.anyone.is_none();
+            return self.may_read_some(who);
         };
         self.has(who, |principal| {
             principal.allows_in(Action::Read, &repository)
@@ -108,10 +109,11 @@ impl Access {
         let document = path.strip_suffix(DOCUMENT);
         let document = document.filter(|node| node.is_empty() || node.ends_with('/'));
         let node = document.unwrap_or(path).parse::<NodePath>();
-        let place = (repository.parse::<RepoName>(), node);
-        let (Ok(repository), Ok(path)) = place else {
-            return self.anyone.is_none();
+        let Ok(repository) = repository.parse::<RepoName>() else {
+            return self.may_read_some(who);
         };
+        // A path that no node has is nobody's but who reads all.
+        let path = node.unwrap_or_else(|_| NodePath::root());
         self.has(who, |principal| {
             principal.allows(Action::Read, &repository, &path)
         })
