@@ -34,6 +34,8 @@ const INDEX_ENTRY_BYTES: usize = 16;
 const CHECKSUM_BYTES: usize = 4;
 /// Offset and length of an absent inner chunk.
 const ABSENT: u64 = u64::MAX;
+/// Most room that is made for inner chunks to come, unless a shard is larger.
+const MAX_FORETOLD_BYTES: usize = 64 << 20;
 
 /// Length of the footer of a shard of `inner_chunks`, in bytes.
 pub fn footer_bytes(inner_chunks: usize) -> u64 {
@@ -294,6 +296,7 @@ pub fn verify_plain(bytes: &[u8], id: &Hash) -> Result<(), Error> {
 /// Puts encoded inner chunks together; gives the shard's id and bytes.
 #[derive(Debug)]
 pub struct ShardBuilder {
+    inner_chunks: usize,
     bytes: Vec<u8>,
     hashes: Vec<Hash>,
     index: Vec<u8>,
@@ -303,6 +306,7 @@ impl ShardBuilder {
     /// A shard of so many inner chunks, none of them added yet.
     pub fn new(inner_chunks: usize) -> Self {
         Self {
+            inner_chunks,
             bytes: Vec::new(),
             hashes: Vec::with_capacity(inner_chunks),
             index: Vec::with_capacity(INDEX_ENTRY_BYTES * inner_chunks + CHECKSUM_BYTES),
@@ -319,7 +323,24 @@ impl ShardBuilder {
         self.index.extend_from_slice(&length.to_le_bytes());
         self.hashes
             .push(encoded.map_or(Hash::ZERO, |bytes| hash::hash(Kind::InnerChunk, bytes)));
-        self.bytes.extend_from_slice(encoded.unwrap_or_default());
+        let encoded = encoded.unwrap_or_default();
+        self.make_room(encoded.len());
+        self.bytes.extend_from_slice(encoded);
+    }
+
+    /// Makes room for the inner chunk that was added last, of so many bytes; if there is none, for as
+    /// many as those so far foretell for all, and an eighth more: a shard that grows is copied whole.
+    fn make_room(&mut self, bytes: usize) {
+        let needed = self.bytes.len() + bytes;
+        if needed <= self.bytes.capacity() {
+            return;
+        }
+        let foretold = (needed / self.hashes.len()).saturating_mul(self.inner_chunks);
+        let foretold = foretold.saturating_add(foretold / 8);
+        // The first inner chunks of a shard may be unlike the others.
+        let most = MAX_FORETOLD_BYTES.max(needed.saturating_mul(2));
+        self.bytes
+            .reserve(foretold.clamp(needed, most) - self.bytes.len());
     }
 
     /// The shard; `None` if every inner chunk is absent.
@@ -328,6 +349,7 @@ impl ShardBuilder {
             mut bytes,
             hashes,
             index,
+            ..
         } = self;
         if hashes.iter().all(Hash::is_zero) {
             return None;
