@@ -98,6 +98,7 @@ def test_what_the_document_says_is_so(served: tuple[Server, str], tmp_path: Path
     schemathesis(served, tmp_path, CONFIG, "--phases", "examples,coverage,fuzzing")
 
 
+@pytest.mark.parametrize("served", [False], indirect=True, ids=["open"])
 def test_nothing_else_happens_to_names_that_exist(served: tuple[Server, str], tmp_path: Path) -> None:
     # It would be gone for the operations that come after.
     keep = ["--exclude-method", "DELETE", "--exclude-checks", "positive_data_acceptance"]

@@ -105,7 +105,7 @@ ABSTRACT = {
     "test_store_supports_listing",
 }  # fmt: skip
 
-EXAMPLES = int(os.environ.get("QUARR_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("QUARR_EXAMPLES", "10"))
 
 ENCODINGS = {
     "foo/c/": {"name": "default", "configuration": {"separator": "/"}},
