@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use quarr_fuzz::steered;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: quarr_fuzz::let_arrow_panic(), |data: &[u8]| {
     let Some((steer, stream)) = steered(data) else {
         return;
     };

@@ -3,4 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|stream: &[u8]| storage::fuzzing::tree_page(stream));
+fuzz_target!(init: quarr_fuzz::let_arrow_panic(), |stream: &[u8]| {
+    storage::fuzzing::tree_page(stream);
+});

@@ -176,6 +176,10 @@ impl Commit {
         {
             return Err("its tree or its properties do not match their hash".into());
         }
+        // A path may be written in two ways, and a commit is known by its bytes.
+        if commit.encode().1 != bytes {
+            return Err("it is not written as commits are".into());
+        }
         Ok(commit)
     }
 }

@@ -201,3 +201,21 @@ fn bytes_are_those_of_the_golden_vectors() {
     let id: CommitId = golden["commit"]["id"].as_str().unwrap().parse().unwrap();
     assert!(Commit::decode(&id, golden["commit"]["bytes"].as_str().unwrap().as_bytes()).is_ok());
 }
+
+#[test]
+fn what_is_written_in_another_way_is_refused() {
+    let golden = vectors();
+    let commit = golden["commit"]["bytes"].as_str().unwrap();
+    let commit = commit.replace(r#""deleted":[]"#, r#""deleted":["a/b/"]"#);
+    let id = CommitId(hash::hash(Kind::Commit, commit.as_bytes()));
+    let refused = Commit::decode(&id, commit.as_bytes()).unwrap_err();
+    assert!(refused.contains("not written as"), "{refused}");
+
+    let entry = golden["log_entry"]["bytes"].as_str().unwrap();
+    let mut entry: Value = serde_json::from_str(entry).unwrap();
+    entry.as_object_mut().unwrap().remove("self");
+    entry["operations"][0]["to"] = Value::Null;
+    let (_, entry) = crate::log::with_self(Kind::LogEntry, entry);
+    let refused = LogEntry::decode(0, &entry).unwrap_err();
+    assert!(refused.contains("not written as"), "{refused}");
+}
