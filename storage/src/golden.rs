@@ -214,7 +214,8 @@ fn what_is_written_in_another_way_is_refused() {
     let entry = golden["log_entry"]["bytes"].as_str().unwrap();
     let mut entry: Value = serde_json::from_str(entry).unwrap();
     entry.as_object_mut().unwrap().remove("self");
-    entry["operations"][0]["to"] = Value::Null;
+    let operation = entry["operations"][0].as_object_mut().unwrap();
+    assert_eq!(operation.remove("from"), Some(Value::Null));
     let (_, entry) = crate::log::with_self(Kind::LogEntry, entry);
     let refused = LogEntry::decode(0, &entry).unwrap_err();
     assert!(refused.contains("not written as"), "{refused}");

@@ -374,7 +374,7 @@ impl LogEntry {
                 .collect::<Result<_, _>>()?,
             state: document.state,
         };
-        // What is left out may be written as null, and an entry is known by its bytes.
+        // What is null could be left out, and an entry is known by its bytes.
         if entry.encode().1 != bytes {
             return Err("it is not written as entries are".into());
         }
