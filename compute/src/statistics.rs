@@ -516,6 +516,22 @@ mod tests {
     }
 
     #[test]
+    fn times_that_are_not_are_left_out_of_sums() {
+        let data_type = DataType::DateTime64 {
+            unit: array::TimeUnit::Second,
+            scale_factor: 1,
+        };
+        let values = [5, i64::MIN, 7, i64::MIN];
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        let found = statistics(&data_type, &bytes, &missing(&data_type, &json!({}))).unwrap();
+        assert_eq!((found.valid, found.missing), (2, 2));
+        assert_eq!(found.moments.unwrap().sum, Sum::Int(12));
+    }
+
+    #[test]
     fn what_is_not_a_real_number_has_no_statistics() {
         for data_type in [DataType::String, DataType::Complex64] {
             assert_eq!(statistics(&data_type, &[], &Missing::default()), None);
