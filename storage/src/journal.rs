@@ -1,7 +1,7 @@
 //! The steps of a transaction, written down so that other processes can take them over.
 //!
 //! Steps are replayed in the order of their records. Chunks are the exception to "the later one
-//! counts": each step on a chunk names the one it was made on, so two writers that did not see each
+//! counts": each step on a chunk names those it was made on, so two writers that did not see each
 //! other are noticed, and what they wrote to different inner chunks is put together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -66,8 +66,8 @@ pub(crate) struct ChunkStep {
     index: Vec<String>,
     /// Names this step among those on the same chunk.
     pub(crate) version: String,
-    /// The version it was made on; `None` for the base's chunk.
-    pub(crate) previous: Option<String>,
+    /// The versions it was made on, put together if there are several; none for the base's chunk.
+    pub(crate) previous: Vec<String>,
     /// The inner chunks that were written; `None` for all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     written: Option<Vec<u32>>,
@@ -114,7 +114,7 @@ impl ChunkStep {
         path: &NodePath,
         index: &ChunkIndex,
         change: &ChunkChange,
-        previous: Option<String>,
+        previous: Vec<String>,
     ) -> Self {
         let chunk = change.row(index.clone()).map(|row| StagedChunk {
             kind: match row.kind {
@@ -258,57 +258,55 @@ impl Step {
     }
 }
 
-/// What was written to one chunk, step by step. Most chunks are written once, and there may be
-/// millions of them.
+/// What was written to one chunk, step by step: each after those it was made on. Most chunks are
+/// written once, and there may be millions of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Versions(Vec<Version>);
 
 #[derive(Clone, Debug)]
 struct Version {
     name: Box<str>,
-    previous: Option<Box<str>>,
+    previous: Box<[Box<str>]>,
     written: Written,
+    /// Whether no other was made on it.
+    is_newest: bool,
 }
 
 impl Versions {
-    /// Adds a version; it is the newest.
-    pub(crate) fn add(&mut self, name: &str, previous: Option<&str>, written: Written) {
-        self.0.retain(|version| *version.name != *name);
+    /// Adds a version that was made on others, unless it is known.
+    pub(crate) fn add(&mut self, name: &str, previous: &[String], written: Written) {
+        if self.0.iter().any(|version| *version.name == *name) {
+            return;
+        }
+        for version in &mut self.0 {
+            version.is_newest &= !previous.iter().any(|name| **name == *version.name);
+        }
         self.0.reserve_exact(1);
         self.0.push(Version {
             name: name.into(),
-            previous: previous.map(Into::into),
+            previous: previous.iter().map(|name| name.as_str().into()).collect(),
             written,
+            is_newest: true,
         });
     }
 
-    /// The newest.
-    fn latest(&self) -> Option<String> {
-        self.0.last().map(|version| version.name.to_string())
+    /// Names of those that no other was made on: together they are the chunk.
+    fn newest(&self) -> Vec<String> {
+        let newest = self.0.iter().filter(|version| version.is_newest);
+        newest.map(|version| version.name.to_string()).collect()
     }
 
-    /// What the versions wrote that `name`'s writer had not seen, which are all but those it was
-    /// made on.
-    pub(crate) fn unseen(&self, previous: Option<&String>) -> Vec<&Written> {
-        let mut seen = BTreeSet::new();
-        let mut at = previous.map(String::as_str);
-        let mut end = self.0.len();
-        while let Some(name) = at {
-            if !seen.insert(name) {
-                break;
+    /// What the versions wrote that are not among `previous`, nor what those were made on.
+    pub(crate) fn unseen(&self, previous: &[String]) -> Vec<&Written> {
+        let mut seen: BTreeSet<&str> = previous.iter().map(String::as_str).collect();
+        let mut unseen = Vec::new();
+        for version in self.0.iter().rev() {
+            match seen.contains(&*version.name) {
+                true => seen.extend(version.previous.iter().map(|name| &**name)),
+                false => unseen.push(&version.written),
             }
-            // Nearly always it is the one just before.
-            let is_it = |version: &Version| *version.name == *name;
-            let place = self.0[..end].iter().rposition(is_it);
-            let place = place.or_else(|| self.0.iter().position(is_it));
-            end = place.unwrap_or(end);
-            at = place.and_then(|place| self.0[place].previous.as_deref());
         }
-        let unseen = self
-            .0
-            .iter()
-            .filter(|version| !seen.contains(&*version.name));
-        unseen.map(|version| &version.written).collect()
+        unseen
     }
 }
 
@@ -327,9 +325,9 @@ impl Journal {
     /// Notes that a chunk was changed on top of what is known of it.
     pub(crate) fn push_chunk(&mut self, path: &NodePath, index: &ChunkIndex, change: &ChunkChange) {
         let versions = self.versions(path, index);
-        let step = ChunkStep::new(path, index, change, versions.latest());
+        let step = ChunkStep::new(path, index, change, versions.newest());
         let written = change.written().clone();
-        versions.add(&step.version, step.previous.as_deref(), written);
+        versions.add(&step.version, &step.previous, written);
         self.steps.push(Step::Chunk(step));
     }
 

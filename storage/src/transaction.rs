@@ -746,12 +746,12 @@ impl Transaction {
         self.note(|journal| {
             let versions = journal.versions(path, index);
             unseen = versions
-                .unseen(step.previous.as_ref())
+                .unseen(&step.previous)
                 .into_iter()
                 .cloned()
                 .collect();
             let written = change.written().clone();
-            versions.add(&step.version, step.previous.as_deref(), written);
+            versions.add(&step.version, &step.previous, written);
         });
         let current = match self.changes().get(path) {
             Some(Change::Array(array)) => array.chunks.get(index),

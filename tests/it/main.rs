@@ -26,6 +26,7 @@ mod refs_and_log;
 mod requests;
 mod scale;
 mod schedules;
+mod staged_changes;
 mod store_promises;
 mod store_settings;
 mod store_uses;

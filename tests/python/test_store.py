@@ -150,21 +150,26 @@ def test_dask_reads_and_writes(filled, scheduler):
 # Many processes
 
 
-def write_part(tx: quarr.Transaction, part: int) -> None:
-    """Columns 0, 2, 4 … or 1, 3, 5 …: neighbours in the same inner chunks; the second appends."""
-    for column in range(part, 8, 2):
-        values = 1000 * part + np.arange(ROWS, dtype="f4")[:, None]
-        tx.write("g/x", values, np.s_[:ROWS, column : column + 1])
+def write_part(tx: quarr.Transaction, part: int, width: int) -> None:
+    """Every second stripe of `width` columns, twice: what counts is the second time. The second part
+    appends."""
+    for value in (-1.0, 1000.0 * part):
+        for column in range(part * width, 8, 2 * width):
+            values = np.broadcast_to(value + np.arange(ROWS, dtype="f4")[:, None], (ROWS, width))
+            tx.write("g/x", values, np.s_[:ROWS, column : column + width])
     if part == 1:
         tx.resize("g/x", (ROWS + 5, 8))
         tx.write("g/x", np.full((5, 8), 7, "f4"), np.s_[ROWS:])
 
 
-def test_two_processes_share_one_transaction(filled):
+def test_two_processes_share_one_transaction(backend, filled):
+    # A service puts together what two write into one inner chunk. Without one they share shards.
+    width = {"http": 1, "direct": 2}[backend.name]
     before = len(filled.log())
     context = multiprocessing.get_context("spawn")
     with filled.transaction(message="shared") as tx:
-        workers = [context.Process(target=write_part, args=(tx, part)) for part in range(2)]
+        parts = [(tx, part, width) for part in range(2)]
+        workers = [context.Process(target=write_part, args=part) for part in parts]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -172,8 +177,8 @@ def test_two_processes_share_one_transaction(filled):
             assert worker.exitcode == 0
     found = filled.at().read("g/x")
     wanted = np.empty((ROWS + 5, 8), "f4")
-    wanted[:ROWS, 0::2] = np.arange(ROWS)[:, None]
-    wanted[:ROWS, 1::2] = 1000 + np.arange(ROWS)[:, None]
+    is_second = np.arange(8) // width % 2 == 1
+    wanted[:ROWS] = np.arange(ROWS)[:, None] + 1000 * is_second
     wanted[ROWS:] = 7
     np.testing.assert_array_equal(found, wanted)
     assert len(filled.log()) == before + 1
