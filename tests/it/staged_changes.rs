@@ -78,7 +78,7 @@ async fn committed(objects: &Arc<dyn ObjectStore>, id: TransactionId) -> Result<
     let array = support::reader(&engine, &head, "x").await.unwrap();
     let selection = support::select(&array, "");
     let read = engine.read(&array, &selection, Decode::Raw).await.unwrap();
-    match read.tensor.elements {
+    match read.elements {
         Elements::Fixed(values) => Ok(values),
         Elements::Variable(_) => panic!("the array is of bytes"),
     }
