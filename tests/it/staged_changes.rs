@@ -119,7 +119,7 @@ async fn what_two_wrote_without_seeing_each_other_is_a_conflict_that_is_named() 
         panic!("{conflicts:?}")
     };
     assert_eq!(conflict.kind, ConflictKind::StagedTwice);
-    assert_eq!(conflict.to_string(), "x[2:4] (staged-twice)");
+    assert_eq!(conflict.to_string(), "/x[2:4] (staged-twice)");
 }
 
 /// The chunk it writes on is made of two versions then, its own and the other's.
