@@ -6,15 +6,20 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 LOCKED := --locked
 
-.PHONY: help demo test check lint deploy-check bench bench-peers bench-python fuzz wheel setup fresh-machine
+.PHONY: help demo build test check lint deploy-check bench bench-peers bench-python fuzz wheel setup fresh-machine
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## import a small NetCDF file, slice it, reduce it, verify it, serve it
+demo: ## import a small NetCDF file, slice it, reduce it, verify it, serve it; with a build that takes minutes
 	@scripts/setup.sh build
-	$(CARGO) build --release $(LOCKED) -p service -p quarr-tests --bins
-	@QUARR_BIN=target/release scripts/demo.sh
+	$(CARGO) build $(LOCKED) -p service -p quarr-tests --bin quarr --bin sample-netcdf
+	@QUARR_BIN=target/debug scripts/demo.sh
+	@echo 'Built in a hurry. The quarr to work with, optimised: make build'
+
+build: ## the quarr command, optimised, in target/release
+	@scripts/setup.sh build
+	$(CARGO) build --release $(LOCKED) -p service
 
 test: ## set the machine up, then everything CI runs
 	@scripts/setup.sh test

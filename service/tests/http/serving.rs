@@ -140,15 +140,19 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-async fn fill(store: &Store, cells: u64) {
+async fn fill(store: &Store, bytes: u64) {
     let repository = Repository::create(store.under("demo"), "test")
         .await
         .unwrap();
     let branch = "main".parse().unwrap();
     let transaction = Transaction::begin(&repository, &branch).await.unwrap();
-    let noise = |index: u64| vec![(index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8];
-    let shape: [&[u64]; 3] = [&[cells], &[1 << 20], &[1 << 16]];
-    let sample = SampleArray::sharded("x", DataType::UInt8, shape, noise).unwrap();
+    let noise = |index: u64| {
+        let bits = index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        bits.to_le_bytes().to_vec()
+    };
+    // Of 8 bytes a cell: shards of 1 MiB, inner chunks of 64 KiB.
+    let shape: [&[u64]; 3] = [&[bytes / 8], &[1 << 17], &[1 << 13]];
+    let sample = SampleArray::sharded("x", DataType::UInt64, shape, noise).unwrap();
     sample.store(&transaction).await.unwrap();
     let options = CommitOptions {
         author: "ada".into(),
@@ -500,10 +504,10 @@ impl Drop for Process {
     }
 }
 
-async fn stored(cells: u64) -> tempfile::TempDir {
+async fn stored(bytes: u64) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().to_str().unwrap()).unwrap();
-    fill(&store, cells).await;
+    fill(&store, bytes).await;
     directory
 }
 
@@ -525,13 +529,13 @@ async fn one_trace_goes_through_the_pool_to_the_collector() {
     let arguments = ["--otlp-endpoint", &endpoint, "--slow-query-ms", "0"];
     let process = Process::start(directory.path(), &arguments);
     let above = format!("traceparent: 00-{TRACE}-b7ad6b7169203331-01\r\n");
-    let path = "/v1/repos/demo/refs/main/data/x?slice=0:100000&token=s3cret";
+    let path = "/v1/repos/demo/refs/main/data/x?slice=0:12500&token=s3cret";
     let answer = process.get(path, &above).await;
     assert!(
         answer.starts_with("HTTP/1.1 400"),
         "no such parameter: {answer}"
     );
-    let path = "/v1/repos/demo/refs/main/data/x?slice=0:100000";
+    let path = "/v1/repos/demo/refs/main/data/x?slice=0:12500";
     let answer = process.get(path, &above).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{}", &answer[..100]);
     assert!(answer.contains(&format!("traceparent: 00-{TRACE}-")));
@@ -595,7 +599,7 @@ async fn one_trace_goes_through_the_pool_to_the_collector() {
         .find(|line| line["fields"]["status"] == 200)
         .expect("it was slow");
     assert_eq!(line["fields"]["trace_id"], TRACE);
-    assert_eq!(line["fields"]["selection"], "slice=0:100000");
+    assert_eq!(line["fields"]["selection"], "slice=0:12500");
     assert_eq!(line["fields"]["chunks"], 2);
     assert_eq!(line["fields"]["complete"], true);
     assert!(
