@@ -13,8 +13,8 @@ help: ## this list
 
 demo: ## import a small NetCDF file, slice it, reduce it, verify it, serve it; with a build that takes minutes
 	@scripts/setup.sh build
-	$(CARGO) build $(LOCKED) -p service -p quarr-tests --bin quarr --bin sample-netcdf
-	@QUARR_BIN=target/debug scripts/demo.sh
+	$(CARGO) build --profile demo $(LOCKED) -p service -p quarr-tests --bin quarr --bin sample-netcdf
+	@QUARR_BIN=target/demo scripts/demo.sh
 	@echo 'Built in a hurry. The quarr to work with, optimised: make build'
 
 build: ## the quarr command, optimised, in target/release
