@@ -11,6 +11,15 @@ use tempfile::TempDir;
 use super::process::{Process, free_address, on_path, program, request};
 use super::{BUCKET, open};
 
+/// Runs moto with one thread. It looks for an object and puts it in two steps, between which another
+/// thread may have put it: two writers would win.
+const MOTO: &str = "\
+import moto.server as server
+run = server.run_simple
+server.run_simple = lambda *args, **settings: run(*args, **settings | {'threaded': False})
+server.main()
+";
+
 /// A server with an S3 interface.
 #[derive(Debug)]
 pub struct S3Server(Process);
@@ -30,8 +39,14 @@ impl S3Server {
         };
         let address = free_address()?;
         let port = address.port().to_string();
-        let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", &port]);
+        // The interpreter that has the package.
+        let beside = program.with_file_name("python");
+        let mut command = Command::new(if beside.exists() {
+            &beside
+        } else {
+            Path::new("python3")
+        });
+        command.args(["-c", MOTO, "-H", "127.0.0.1", "-p", &port]);
         let server = Process::start(command, address, TempDir::new()?, "/")?;
         create_bucket(address)?;
         Ok(Some(Self(server)))
