@@ -99,5 +99,5 @@ pub(super) fn request(
 /// Whether it answers, if only that it asks for a signature. MinIO says 503 while it sets up.
 fn is_ready(address: SocketAddr, path: &str) -> bool {
     let answer = request(address, &format!("GET {path}"), &[]);
-    answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1") && !answer.contains(" 503 "))
+    answer.is_ok_and(|answer| answer.starts_with("HTTP/1.") && !answer.contains(" 503 "))
 }
