@@ -11,7 +11,7 @@ LOCKED := --locked
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## import a small NetCDF file, slice it, reduce it, verify it, serve it; with a build that takes minutes
+demo: ## import a small NetCDF file, slice it, reduce it, verify it, serve it (a quick build, not an optimised one)
 	@scripts/setup.sh build
 	$(CARGO) build --profile demo $(LOCKED) -p service -p quarr-tests --bin quarr --bin sample-netcdf
 	@QUARR_BIN=target/demo scripts/demo.sh
