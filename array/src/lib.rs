@@ -15,6 +15,7 @@ mod fill;
 mod grid;
 pub mod hash;
 pub mod json;
+mod layout;
 mod metadata;
 mod path;
 mod runs;
@@ -31,6 +32,7 @@ pub use error::Error;
 pub use fill::FillValue;
 pub use grid::{ChunkIndex, Positions, Region, RegularGrid};
 pub use hash::Hash;
+pub use layout::{Bits, Blocks, Layout, Packing};
 pub use metadata::{
     ArrayMetadata, ChunkKeyEncoding, CodecMetadata, GroupMetadata, MAX_DOCUMENT_BYTES, NodeMetadata,
 };

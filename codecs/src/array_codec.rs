@@ -6,13 +6,13 @@ use std::sync::Arc;
 use array::hash::{self, Hash, Kind};
 use array::shard::ShardBuilder;
 use array::{
-    ArrayMetadata, ChunkKind, DataType, Elements, FillValue, Region, Sharding, VariableElements,
-    shape,
+    ArrayMetadata, ChunkKind, DataType, Elements, FillValue, Layout, Region, Sharding,
+    VariableElements, shape,
 };
 use bytes::Bytes;
 
 use crate::chain::Chain;
-use crate::{Error, copy};
+use crate::{Compressed, Error, copy};
 
 /// One encoded stored object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,6 +225,27 @@ impl ArrayCodec {
     /// another size.
     pub fn decode_into(&self, encoded: &[u8], out: &mut [u8]) -> Result<(), Error> {
         self.0.chain.decode_into(encoded, out)
+    }
+
+    /// Decodes one inner chunk, or a whole plain chunk, of a fixed-size data type only as far as a
+    /// device cannot do it as well: the layout says what is left.
+    ///
+    /// `out` has room for all its elements, [`ArrayCodec::decoded_bytes`]. The first
+    /// [`Layout::length_bytes`] of it are written, the rest may be or not. Chains that end in more than a
+    /// shuffle or packed bits, and types other than integers, real numbers and booleans, are decoded
+    /// fully: [`Layout::ELEMENTS`]. For the same codecs, layouts may differ from chunk to chunk.
+    ///
+    /// # Errors
+    /// As [`ArrayCodec::decode_into`].
+    pub fn decode_partly(&self, encoded: &[u8], out: &mut [u8]) -> Result<Layout, Error> {
+        self.0.chain.decode_partly(encoded, out)
+    }
+
+    /// Where the compressed streams of an inner chunk, or of a whole plain chunk, are, if all that is
+    /// left to do beside decompressing them is a [`Layout`]; `None` else, also for bytes that are not
+    /// what the codecs give. Nothing is decompressed; a Fletcher-32 checksum behind them is checked.
+    pub fn compression(&self, encoded: &[u8]) -> Option<Compressed> {
+        self.0.chain.compression(encoded)
     }
 
     /// Encodes one inner chunk, or a whole plain chunk; `None` if all of it is fill value.

@@ -23,6 +23,7 @@ use zarrs::metadata::v3::MetadataV3;
 
 use crate::contexts::{self, Settings};
 use crate::hdf5::{self, Pipeline, append_fletcher32, shuffle, strip_fletcher32};
+use crate::stages::Packed;
 use crate::{Error, inflate};
 
 /// Most bytes one decoded chunk may take.
@@ -42,19 +43,21 @@ pub(crate) struct Chain {
     array_to_array: Vec<Arc<dyn ArrayToArrayCodecTraits>>,
     array_to_bytes: Arc<dyn ArrayToBytesCodecTraits>,
     /// Each with the representation of what it decodes to.
-    bytes_to_bytes: Vec<(Compression, BytesRepresentation)>,
+    pub(crate) bytes_to_bytes: Vec<(Compression, BytesRepresentation)>,
     /// What the bytes after the array-to-bytes codec are.
-    layout: Layout,
-    elements: u64,
+    layout: BytesLayout,
+    /// The same as a device sees it; `None` if it cannot go on from there.
+    pub(crate) packed: Option<Packed>,
+    pub(crate) elements: u64,
     /// Decoded size of a fixed-size data type.
-    decoded_bytes: Option<usize>,
+    pub(crate) decoded_bytes: Option<usize>,
     /// What the array-to-bytes codec is given at least, zeros after the end; see [`zfp_bytes`].
     padded_bytes: usize,
 }
 
 /// What the array-to-bytes codec gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+pub(crate) enum BytesLayout {
     /// The elements as held in memory.
     Elements,
     /// The same but that numbers of so many bytes are the other way round.
@@ -64,7 +67,7 @@ enum Layout {
 
 /// A bytes-to-bytes codec, with own decoders where `zarrs` would allocate what the data asks for.
 #[derive(Debug)]
-enum Compression {
+pub(crate) enum Compression {
     /// With what it compresses by, where that is said.
     Zstd(Arc<dyn BytesToBytesCodecTraits>, Option<Settings>),
     Gzip(Arc<dyn BytesToBytesCodecTraits>),
@@ -142,7 +145,11 @@ impl Chain {
         };
         let layout = match array_to_array.is_empty() {
             true => layout(bytes_metadata, data_type),
-            false => Layout::Other,
+            false => BytesLayout::Other,
+        };
+        let packed = match array_to_array.is_empty() {
+            true => Packed::of(bytes_metadata, data_type, layout),
+            false => None,
         };
         guarded("codecs", || {
             let zarrs_type = zarrs_data_type(data_type)?;
@@ -171,6 +178,7 @@ impl Chain {
                 array_to_bytes,
                 bytes_to_bytes,
                 layout,
+                packed,
                 elements,
                 decoded_bytes: data_type.size_bytes().map(|size| size * elements as usize),
                 padded_bytes,
@@ -185,7 +193,9 @@ impl Chain {
         guarded("encode", || {
             let options = CodecOptions::default().with_concurrent_target(1);
             let mut bytes: Cow<'_, [u8]> = match elements {
-                Elements::Fixed(bytes) if self.layout == Layout::Elements => Cow::Borrowed(bytes),
+                Elements::Fixed(bytes) if self.layout == BytesLayout::Elements => {
+                    Cow::Borrowed(bytes)
+                }
                 _ => {
                     let mut array = to_zarrs(elements)?;
                     for (codec, (shape, data_type, fill)) in
@@ -210,19 +220,15 @@ impl Chain {
 
     /// Decodes one chunk of a fixed-size data type into `out`, which has exactly its size.
     pub(crate) fn decode_into(&self, encoded: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        if Some(out.len()) != self.decoded_bytes {
-            return Err(Error::Elements {
-                reason: format!("the buffer has {} bytes", out.len()),
-            });
-        }
+        self.check_buffer(out)?;
         match self.layout {
-            Layout::Elements => return self.decompress_into(encoded, out),
-            Layout::Swapped(size) => {
-                self.decompress_into(encoded, out)?;
+            BytesLayout::Elements => return decompress_into(&self.bytes_to_bytes, encoded, out),
+            BytesLayout::Swapped(size) => {
+                decompress_into(&self.bytes_to_bytes, encoded, out)?;
                 swap(out, size);
                 return Ok(());
             }
-            Layout::Other => {}
+            BytesLayout::Other => {}
         }
         match self.decode(encoded)? {
             Elements::Fixed(bytes) => {
@@ -237,10 +243,10 @@ impl Chain {
     /// Decodes one chunk.
     pub(crate) fn decode(&self, encoded: &[u8]) -> Result<Elements, Error> {
         let bytes = decompress(&self.bytes_to_bytes, encoded)?;
-        if self.layout != Layout::Other {
+        if self.layout != BytesLayout::Other {
             check_length(bytes.len(), self.decoded_bytes.unwrap_or(0))?;
             let mut bytes = bytes.into_owned();
-            if let Layout::Swapped(size) = self.layout {
+            if let BytesLayout::Swapped(size) = self.layout {
                 swap(&mut bytes, size);
             }
             return Ok(Elements::Fixed(bytes));
@@ -274,33 +280,13 @@ impl Chain {
         Ok(elements)
     }
 
-    /// Undoes the bytes-to-bytes codecs, the last step straight into `out`.
-    fn decompress_into(&self, encoded: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        let (first, others) = match self.bytes_to_bytes.split_first() {
-            Some(((first, _), others)) => (Some(first), others),
-            None => (None, self.bytes_to_bytes.as_slice()),
-        };
-        match first {
-            Some(Compression::Zstd(..)) => {
-                let bytes = decompress(others, encoded)?;
-                let written = zstd::bulk::decompress_to_buffer(&bytes, out)
-                    .map_err(|error| Error::corrupt("chunk", error.to_string()))?;
-                check_length(written, out.len())
-            }
-            Some(Compression::Zlib(_)) => inflate::into(&decompress(others, encoded)?, out),
-            Some(Compression::Shuffle(size)) => {
-                let bytes = decompress(others, encoded)?;
-                check_length(bytes.len(), out.len())?;
-                shuffle::undo(&bytes, out, *size);
-                Ok(())
-            }
-            _ => {
-                let bytes = decompress(&self.bytes_to_bytes, encoded)?;
-                check_length(bytes.len(), out.len())?;
-                out.copy_from_slice(&bytes);
-                Ok(())
-            }
+    pub(crate) fn check_buffer(&self, out: &[u8]) -> Result<(), Error> {
+        if Some(out.len()) == self.decoded_bytes {
+            return Ok(());
         }
+        Err(Error::Elements {
+            reason: format!("the buffer has {} bytes", out.len()),
+        })
     }
 
     fn check_elements(&self, elements: &Elements) -> Result<(), Error> {
@@ -318,8 +304,41 @@ impl Chain {
     }
 }
 
+/// Undoes some bytes-to-bytes codecs, the last step straight into `out`.
+pub(crate) fn decompress_into(
+    codecs: &[(Compression, BytesRepresentation)],
+    encoded: &[u8],
+    out: &mut [u8],
+) -> Result<(), Error> {
+    let (first, others) = match codecs.split_first() {
+        Some(((first, _), others)) => (Some(first), others),
+        None => (None, codecs),
+    };
+    match first {
+        Some(Compression::Zstd(..)) => {
+            let bytes = decompress(others, encoded)?;
+            let written = zstd::bulk::decompress_to_buffer(&bytes, out)
+                .map_err(|error| Error::corrupt("chunk", error.to_string()))?;
+            check_length(written, out.len())
+        }
+        Some(Compression::Zlib(_)) => inflate::into(&decompress(others, encoded)?, out),
+        Some(Compression::Shuffle(size)) => {
+            let bytes = decompress(others, encoded)?;
+            check_length(bytes.len(), out.len())?;
+            shuffle::undo(&bytes, out, *size);
+            Ok(())
+        }
+        _ => {
+            let bytes = decompress(codecs, encoded)?;
+            check_length(bytes.len(), out.len())?;
+            out.copy_from_slice(&bytes);
+            Ok(())
+        }
+    }
+}
+
 /// Undoes some bytes-to-bytes codecs.
-fn decompress<'a>(
+pub(crate) fn decompress<'a>(
     codecs: &[(Compression, BytesRepresentation)],
     encoded: &'a [u8],
 ) -> Result<Cow<'a, [u8]>, Error> {
@@ -411,7 +430,7 @@ impl Compression {
         }
     }
 
-    fn decode<'a>(
+    pub(crate) fn decode<'a>(
         &self,
         encoded: Cow<'a, [u8]>,
         decoded: &BytesRepresentation,
@@ -618,9 +637,9 @@ fn check_endian(bytes_codec: &CodecMetadata, data_type: &DataType) -> Result<(),
     Ok(())
 }
 
-fn layout(bytes_codec: &CodecMetadata, data_type: &DataType) -> Layout {
+fn layout(bytes_codec: &CodecMetadata, data_type: &DataType) -> BytesLayout {
     if bytes_codec.name != "bytes" {
-        return Layout::Other;
+        return BytesLayout::Other;
     }
     let single_bytes = match data_type {
         DataType::RawBits { .. }
@@ -629,15 +648,15 @@ fn layout(bytes_codec: &CodecMetadata, data_type: &DataType) -> Layout {
         other => other.size_bytes() == Some(1),
     };
     if single_bytes || endian(bytes_codec) == Some("little") {
-        return Layout::Elements;
+        return BytesLayout::Elements;
     }
     match (data_type, data_type.size_bytes()) {
-        (_, _) if endian(bytes_codec) != Some("big") => Layout::Other,
-        (DataType::FixedLengthUtf32 { .. }, _) => Layout::Other,
-        (DataType::Complex64, _) => Layout::Swapped(4),
-        (DataType::Complex128, _) => Layout::Swapped(8),
-        (_, Some(size @ (2 | 4 | 8))) => Layout::Swapped(size),
-        _ => Layout::Other,
+        (_, _) if endian(bytes_codec) != Some("big") => BytesLayout::Other,
+        (DataType::FixedLengthUtf32 { .. }, _) => BytesLayout::Other,
+        (DataType::Complex64, _) => BytesLayout::Swapped(4),
+        (DataType::Complex128, _) => BytesLayout::Swapped(8),
+        (_, Some(size @ (2 | 4 | 8))) => BytesLayout::Swapped(size),
+        _ => BytesLayout::Other,
     }
 }
 
@@ -712,7 +731,7 @@ pub(crate) fn read_at_most(
     Ok(bytes)
 }
 
-fn check_length(found: usize, expected: usize) -> Result<(), Error> {
+pub(crate) fn check_length(found: usize, expected: usize) -> Result<(), Error> {
     if found == expected {
         return Ok(());
     }

@@ -17,6 +17,7 @@ mod lzf;
 mod nbit;
 mod scale_offset;
 pub(crate) mod shuffle;
+mod stages;
 mod szip;
 
 use std::borrow::Cow;
@@ -247,8 +248,7 @@ impl Pipeline {
     }
 
     fn undo_filters(&self, stored: &[u8], mask: u32, decoded: usize) -> Result<Vec<u8>, Error> {
-        // Checksums and headers make a step a little longer than the elements.
-        let limit = decoded.saturating_mul(2).saturating_add(SLACK_BYTES);
+        let limit = limit(decoded);
         let mut bytes = Cow::Borrowed(stored);
         for (nth, filter) in self.filters.iter().enumerate().rev() {
             if mask & (1 << nth) == 0 {
@@ -269,6 +269,11 @@ impl Pipeline {
         })?;
         Ok([OWN.as_slice(), &compressed].concat())
     }
+}
+
+/// Most bytes of a step: checksums and headers make it a little longer than the elements.
+fn limit(decoded: usize) -> usize {
+    decoded.saturating_mul(2).saturating_add(SLACK_BYTES)
 }
 
 fn undo<'a>(

@@ -6,11 +6,40 @@
 //!
 //! Source: HDF5 "N-bit filter" (`H5Pset_nbit`).
 
-use super::bits::Bits;
-use super::{Precision, corrupt, invalid};
+use array::Bits;
+
+use super::{Precision, bits, corrupt, invalid};
 use crate::Error;
 
 const ATOMIC: u32 = 1;
+
+/// How values are packed, before a precision is applied, and whether elements are big-endian; `None` if
+/// they are not packed, or decoding refuses the parameters.
+pub(super) fn packed_bits(parameters: &[u32], decoded: usize) -> Option<(Bits, bool)> {
+    let &[
+        _,
+        is_untouched,
+        count,
+        class,
+        size,
+        order,
+        width_bits,
+        offset_bits,
+    ] = parameters.first_chunk::<8>()?;
+    let element_bytes = size as usize;
+    let bits = Bits {
+        width_bits,
+        offset_bits,
+        filled_bits: width_bits.checked_add(offset_bits)?,
+        is_highest_first: true,
+    };
+    let is_packed = is_untouched == 0
+        && class == ATOMIC
+        && (1..=8).contains(&size)
+        && (count as usize).checked_mul(element_bytes) == Some(decoded)
+        && bits.is_valid(element_bytes);
+    is_packed.then_some((bits, order != 0))
+}
 
 pub(super) fn decode(bytes: &[u8], parameters: &[u32], decoded: usize) -> Result<Vec<u8>, Error> {
     let &[_, is_untouched, count, class, size, order, bits, offset] = parameters
@@ -30,7 +59,7 @@ pub(super) fn decode(bytes: &[u8], parameters: &[u32], decoded: usize) -> Result
         return Err(invalid("an n-bit filter for chunks of another size"));
     }
     let mut out = vec![0; decoded];
-    let mut bits_of = Bits::new(bytes);
+    let mut bits_of = bits::Bits::new(bytes);
     for place in out.chunks_exact_mut(element) {
         let value = bits_of.take(bits);
         let value = value.ok_or_else(|| corrupt("its n-bit data end early"))? << offset;

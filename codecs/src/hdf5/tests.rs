@@ -1,6 +1,9 @@
 use std::io::{Read as _, Write as _};
 
+use array::{Bits, Layout, Packing};
+
 use super::*;
+use crate::compressed::{Checksum, Method, shuffled};
 
 /// A chunk that h5py wrote.
 struct Sample {
@@ -228,5 +231,140 @@ fn filters_that_tell_their_length_are_bounded() {
     claims.extend([0; 24]);
     for bad in [&claims[..], b"short", &[0xff; 64], &plain[..20]] {
         assert!(undo(32_001, bad, 1 << 30).is_err(), "{bad:?}");
+    }
+}
+
+/// What a stored chunk is after [`Pipeline::decode_partly`], and that it comes to the same elements.
+fn partly(pipeline: &Pipeline, stored: &[u8], elements: &[u8], size: usize, big: bool) -> Layout {
+    let mut part = vec![0xa5; elements.len()];
+    let layout = pipeline.decode_partly(stored, size, big, &mut part);
+    let layout = layout.unwrap();
+    let length = layout.length_bytes(elements.len(), size);
+    let mut out = vec![0x5a; elements.len()];
+    crate::undo(&layout, &part[..length], size, &mut out).unwrap();
+    if big {
+        out.chunks_exact_mut(size).for_each(<[u8]>::reverse);
+    }
+    assert_eq!(out, elements, "{layout:?}");
+    layout
+}
+
+#[test]
+fn chunks_of_hdf5_decode_partly() {
+    let packed = |width_bits, filled_bits| {
+        Packing::Bits(Bits {
+            width_bits,
+            offset_bits: 0,
+            filled_bits,
+            is_highest_first: true,
+        })
+    };
+    for sample in samples() {
+        let (size, big, wanted) = match sample.name {
+            "nbit 4" => (4, false, packed(17, 32)),
+            "nbit 2" => (2, true, packed(11, 11)),
+            "nbit 8" => (8, false, packed(33, 64)),
+            "shuffle deflate fletcher" => (2, false, shuffled(2, sample.elements.len())),
+            "shuffle szip fletcher" => (8, false, shuffled(8, sample.elements.len())),
+            _ => (1, false, Packing::Plain),
+        };
+        let (pipeline, stored) = (&sample.pipeline, sample.stored.as_slice());
+        let layout = partly(pipeline, stored, &sample.elements, size, big);
+        assert_eq!(layout.packing, wanted, "{}", sample.name);
+        // In another byte order than the values are packed in, or what Quarr writes itself.
+        partly(pipeline, stored, &sample.elements, size, !big);
+        let own = pipeline.encode(&sample.elements).unwrap();
+        let layout = partly(pipeline, &own, &sample.elements, size, big);
+        assert_eq!(layout.packing, Packing::Plain);
+        let found = pipeline.compression(&own, sample.elements.len(), layout);
+        let streams = found.unwrap().streams;
+        assert_eq!(streams[0].encoded, OWN.len()..own.len(), "{}", sample.name);
+    }
+    // Without a precision, values stay where they were.
+    let nbit = Filter {
+        id: 5,
+        parameters: vec![8, 0, 3, 1, 4, 0, 17, 3],
+    };
+    let pipeline = Pipeline::new(vec![nbit], None).unwrap();
+    let stored = [0xff, 0xff, 0x80, 0, 0, 0x5a, 0xa5];
+    let elements = pipeline.decode(&stored, 12).unwrap();
+    let layout = partly(&pipeline, &stored, &elements, 4, false);
+    let Packing::Bits(bits) = layout.packing else {
+        panic!("{layout:?}")
+    };
+    assert_eq!((bits.offset_bits, bits.filled_bits), (3, 20));
+}
+
+#[test]
+fn deflated_streams_of_hdf5_are_found_behind_their_checksum() {
+    let samples = samples();
+    let sample = samples
+        .iter()
+        .find(|sample| sample.name == "shuffle deflate fletcher");
+    let sample = sample.unwrap();
+    let length = sample.elements.len();
+    let find = |stored: &[u8]| {
+        let pipeline = &sample.pipeline;
+        pipeline.compression(stored, length, Layout::ELEMENTS)
+    };
+    let found = find(&sample.stored).unwrap();
+    assert_eq!(found.method, Method::Deflate);
+    assert_eq!(found.layout.packing, shuffled(2, length));
+    let [stream] = found.streams.as_slice() else {
+        panic!("{found:?}")
+    };
+    // Two bytes of header before it; two checksums behind it.
+    assert_eq!(stream.encoded, 2..sample.stored.len() - 8);
+    assert_eq!(stream.decoded, 0..length);
+    let shuffled = shuffle::apply(&sample.elements, 2);
+    let adler = libdeflater::adler32(&shuffled);
+    assert_eq!(stream.checksum, Some(Checksum::Adler32(adler)));
+    let mut damaged = sample.stored.clone();
+    damaged[20] ^= 1;
+    assert_eq!(find(&damaged), None);
+}
+
+#[test]
+fn chunks_longer_than_their_elements_are_decoded_fully() {
+    // HDF5 lets a chunk have more bytes than its elements; a shuffle of more is another one.
+    let shuffle = Filter {
+        id: 2,
+        parameters: vec![4],
+    };
+    let pipeline = Pipeline::new(vec![shuffle], None).unwrap();
+    let long: Vec<u8> = (0..44).collect();
+    let stored = shuffle::apply(&long, 4);
+    let layout = partly(&pipeline, &stored, &long[..40], 4, false);
+    assert_eq!(layout, Layout::ELEMENTS);
+    let mut out = [0; 48];
+    assert!(pipeline.decode_partly(&stored, 4, false, &mut out).is_err());
+}
+
+#[test]
+fn damaged_chunks_decode_partly_to_the_same_or_are_errors() {
+    let mut random = 54_321u64;
+    let mut next = |below: usize| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    for sample in samples() {
+        for _ in 0..200 {
+            let mut stored = sample.stored.clone();
+            let (at, bit) = (next(stored.len()), next(8));
+            stored[at] ^= 1 << bit;
+            stored.truncate(1 + next(2 * sample.stored.len()));
+            let whole = sample.pipeline.decode(&stored, sample.elements.len());
+            let mut part = vec![0; sample.elements.len()];
+            let size = sample.pipeline.precision.map_or(1, |one| one.size as usize);
+            let found = sample
+                .pipeline
+                .decode_partly(&stored, size, false, &mut part);
+            assert_eq!(found.is_ok(), whole.is_ok(), "{}", sample.name);
+            if let Ok(whole) = whole {
+                partly(&sample.pipeline, &stored, &whole, size, false);
+            }
+        }
     }
 }
