@@ -119,8 +119,8 @@ def may_repeat(method: str, target: str, headers: Mapping[str, str]) -> bool:
     """Whether a request has the same effect when it is sent twice."""
     if method in ("GET", "HEAD", "PUT", "DELETE") or "idempotency-key" in headers:
         return True
-    # Points are read with POST because they do not fit into a URL.
-    return method == "POST" and "/points/" in target
+    # Points and vectors come with POST because they do not fit into a URL.
+    return method == "POST" and ("/points/" in target or "/nearest/" in target)
 
 
 class HttpTransport:

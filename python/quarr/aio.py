@@ -1227,6 +1227,103 @@ class AsyncSnapshot(_Caller):
         target = f"{self._target}/points/{key_path(path)}"
         return await self._values(target, parameters, writable, body)
 
+    async def product(
+        self,
+        path: str,
+        other: str,
+        axis: int | str | None = None,
+        *,
+        slice: Selection = None,
+        other_slice: Selection = None,
+        sel: Labels | None = None,
+        method: Literal["nearest", "pad", "backfill"] | None = None,
+        decode: Decode = "cf",
+        strict: bool = False,
+        expected_shape: Sequence[int] | None = None,
+        writable: bool = False,
+    ) -> Array:
+        """Multiplies two slices in the service.
+
+        Parameters
+        ----------
+        path : the array.
+        other : the other factor: an array beside this one, or its path.
+        axis : multiply the vectors along this dimension of the slice, by number or name, by the
+            matrix ``other``. Left out, both are matrices or vectors, multiplied as
+            :func:`numpy.matmul` does.
+        slice, sel : what of the array, as in :meth:`read`.
+        other_slice : what of the other one.
+        decode, strict, expected_shape, method, writable : as in :meth:`read`; ``decode`` and
+            ``strict`` are for both.
+
+        Returns
+        -------
+        The product, of the type :func:`numpy.matmul` would give. Floats are added as ``float64``
+        and rounded once.
+
+        Raises
+        ------
+        BadRequestError : the shapes do not fit each other.
+        NoAnswerError : there are no products of such values, like texts.
+        """
+        self._refuse_to_verify("product")
+        parameters = {
+            **_common(slice, sel, method, decode, None, strict, expected_shape),
+            "with": other,
+            "with_slice": slice_text(other_slice),
+            "axis": axis,
+        }
+        return await self._values(f"{self._target}/product/{key_path(path)}", parameters, writable)
+
+    async def nearest(
+        self,
+        path: str,
+        vectors: Sequence[Any] | Array,
+        k: int = 10,
+        *,
+        metric: Literal["cosine", "l2", "ip"] = "cosine",
+        slice: Selection = None,
+        sel: Labels | None = None,
+        method: Literal["nearest", "pad", "backfill"] | None = None,
+        decode: Decode = "cf",
+        strict: bool = False,
+    ) -> tuple[Array, Array]:
+        """Finds the rows of an array that are nearest to vectors; all rows are looked at.
+
+        Parameters
+        ----------
+        path : an array of two dimensions, or of which ``slice`` leaves two: its rows are searched.
+        vectors : one vector, or several as rows: as long as those of the array.
+        k : how many rows to find for each.
+        metric : ``cosine`` (of the angle, highest first), ``l2`` (Euclidean distance, lowest
+            first) or ``ip`` (inner product, highest first).
+        slice, sel, method, decode, strict : as in :meth:`read`.
+
+        Returns
+        -------
+        ``indices`` along the first dimension of the slice, and ``scores``, best first; of equal
+        scores the lower index. Both have shape ``(k,)`` for one vector, ``(n, k)`` for several.
+        Where there are no more rows, -1 and NaN: rows that hold NaN are never found, nor, by
+        ``cosine``, those of zeros.
+
+        Raises
+        ------
+        BadRequestError : the slice has not two dimensions, or rows of another length.
+        TooLargeError : there are too many vectors for one request.
+        """
+        self._refuse_to_verify("nearest")
+        asked = np.asarray(vectors, np.float64)
+        if asked.ndim not in (1, 2):
+            raise ValueError(f"vectors of {asked.ndim} dimensions: give one vector, or rows of them")
+        if not np.isfinite(asked).all():
+            raise ValueError("vectors that hold NaN or infinities have no neighbours")
+        body = {"vectors": np.atleast_2d(asked).tolist(), "k": int(k), "metric": metric}
+        parameters = _common(slice, sel, method, decode, None, strict, None)
+        target = f"{self._target}/nearest/{key_path(path)}{query({**parameters, 'f': 'json'})}"
+        found = (await self._json("POST", target, body))["variables"]
+        indices, scores = json_values(found["indices"]), json_values(found["scores"])
+        return (indices[0], scores[0]) if asked.ndim == 1 else (indices, scores)
+
     async def explain(
         self,
         path: str,

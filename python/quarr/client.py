@@ -862,6 +862,111 @@ class Snapshot:
             )
         )
 
+    def product(
+        self,
+        path: str,
+        other: str,
+        axis: int | str | None = None,
+        *,
+        slice: Selection = None,
+        other_slice: Selection = None,
+        sel: Labels | None = None,
+        method: Literal['nearest', 'pad', 'backfill'] | None = None,
+        decode: Decode = 'cf',
+        strict: bool = False,
+        expected_shape: Sequence[int] | None = None,
+        writable: bool = False,
+    ) -> Array:
+        """Multiplies two slices in the service.
+
+        Parameters
+        ----------
+        path : the array.
+        other : the other factor: an array beside this one, or its path.
+        axis : multiply the vectors along this dimension of the slice, by number or name, by the
+            matrix ``other``. Left out, both are matrices or vectors, multiplied as
+            :func:`numpy.matmul` does.
+        slice, sel : what of the array, as in :meth:`read`.
+        other_slice : what of the other one.
+        decode, strict, expected_shape, method, writable : as in :meth:`read`; ``decode`` and
+            ``strict`` are for both.
+
+        Returns
+        -------
+        The product, of the type :func:`numpy.matmul` would give. Floats are added as ``float64``
+        and rounded once.
+
+        Raises
+        ------
+        BadRequestError : the shapes do not fit each other.
+        NoAnswerError : there are no products of such values, like texts.
+        """
+        return run(
+            self._aio.product(
+                path,
+                other,
+                axis,
+                slice=slice,
+                other_slice=other_slice,
+                sel=sel,
+                method=method,
+                decode=decode,
+                strict=strict,
+                expected_shape=expected_shape,
+                writable=writable,
+            )
+        )
+
+    def nearest(
+        self,
+        path: str,
+        vectors: Sequence[Any] | Array,
+        k: int = 10,
+        *,
+        metric: Literal['cosine', 'l2', 'ip'] = 'cosine',
+        slice: Selection = None,
+        sel: Labels | None = None,
+        method: Literal['nearest', 'pad', 'backfill'] | None = None,
+        decode: Decode = 'cf',
+        strict: bool = False,
+    ) -> tuple[Array, Array]:
+        """Finds the rows of an array that are nearest to vectors; all rows are looked at.
+
+        Parameters
+        ----------
+        path : an array of two dimensions, or of which ``slice`` leaves two: its rows are searched.
+        vectors : one vector, or several as rows: as long as those of the array.
+        k : how many rows to find for each.
+        metric : ``cosine`` (of the angle, highest first), ``l2`` (Euclidean distance, lowest
+            first) or ``ip`` (inner product, highest first).
+        slice, sel, method, decode, strict : as in :meth:`read`.
+
+        Returns
+        -------
+        ``indices`` along the first dimension of the slice, and ``scores``, best first; of equal
+        scores the lower index. Both have shape ``(k,)`` for one vector, ``(n, k)`` for several.
+        Where there are no more rows, -1 and NaN: rows that hold NaN are never found, nor, by
+        ``cosine``, those of zeros.
+
+        Raises
+        ------
+        BadRequestError : the slice has not two dimensions, or rows of another length.
+        TooLargeError : there are too many vectors for one request.
+        """
+        return run(
+            self._aio.nearest(
+                path,
+                vectors,
+                k,
+                metric=metric,
+                slice=slice,
+                sel=sel,
+                method=method,
+                decode=decode,
+                strict=strict,
+            )
+        )
+
     def explain(
         self, path: str, reduce: str | Sequence[str] | None = None, **options: Unpack[ReduceOptions]
     ) -> dict[str, Any]:

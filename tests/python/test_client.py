@@ -68,7 +68,9 @@ OPERATIONS = {
     "GET /v1/repos/{}/refs/{}/nodes/{}": "AsyncSnapshot.nodes",
     "PUT /v1/repos/{}/refs/{}/nodes/{}": "AsyncRepository.put_node",
     "DELETE /v1/repos/{}/refs/{}/nodes/{}": "AsyncRepository.delete",
+    "POST /v1/repos/{}/refs/{}/nearest/{}": "AsyncSnapshot.nearest",
     "POST /v1/repos/{}/refs/{}/points/{}": "AsyncSnapshot.points",
+    "GET /v1/repos/{}/refs/{}/product/{}": "AsyncSnapshot.product",
     "GET /v1/repos/{}/refs/{}/proof/{}": "AsyncSnapshot.prove",
     "GET /v1/repos/{}/refs/{}/receipt": "AsyncSnapshot.receipt",
     "GET /v1/repos/{}/refs/{}/reduce/{}": "AsyncSnapshot.reduce",
@@ -138,7 +140,7 @@ def pattern(operation: str) -> tuple[str, re.Pattern[str]]:
     method, path = operation.split()
     parts = path.split("{}")
     text = "[^/]+".join(map(re.escape, parts))
-    if re.search(r"/(data|nodes|zarr|proof|tlog|reduce|points|explain)/{}$", path):
+    if re.search(r"/(data|nodes|zarr|proof|tlog|reduce|points|nearest|product|explain)/{}$", path):
         text = text.removesuffix("[^/]+") + ".+"
     return method, re.compile(text)
 
@@ -200,6 +202,8 @@ async def test_every_operation_is_reachable(backend):
     np.testing.assert_array_equal(await snapshot.read("x"), VALUES)
     assert await snapshot.reduce("x", "max") == 23
     assert (await snapshot.points("x", {"y": [0, 1], "x": [0, 1]})).tolist() == [0, 7]
+    assert (await snapshot.product("x", "x", other_slice=np.s_[0])).tolist() == [55, 145, 235, 325]
+    assert (await snapshot.nearest("x", VALUES[1], 1, metric="l2"))[0] == [1]
     assert (await snapshot.explain("x", "max"))["chunks_in_statistics"] == 1
     assert (await snapshot.prove("x")).check().commit == snapshot.commit
     with pytest.raises(quarr.NotFoundError, match="not published"):
@@ -768,6 +772,7 @@ def test_a_service_that_restarts_is_waited_for(tmp_path):
 def test_only_requests_that_may_be_repeated_are():
     assert may_repeat("GET", "/v1/repos", {}) and may_repeat("PUT", "/x", {})
     assert may_repeat("POST", "/v1/repos/a/refs/main/points/x", {})
+    assert may_repeat("POST", "/v1/repos/a/refs/main/nearest/x", {})
     assert not may_repeat("POST", "/v1/repos/a/transactions", {})
     assert may_repeat("POST", "/v1/transactions/a/commit", {"idempotency-key": "k"})
 

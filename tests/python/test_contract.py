@@ -27,7 +27,7 @@ EXPECTED = ["2xx", 401, 403, 404, 409, 410, 412, 422, 429, 503]
 # What no schema says: that a body has a certain hash, that a node is an array and has these dimensions,
 # that one parameter goes with another, that bytes are a document, that a text names a codec or a role.
 ALSO_REFUSED = [
-    "uploads_store", "jobs_begin", "keys_create", "data_read", "explain_explain", "proofs_prove", "reduce_reduce",
+    "uploads_store", "jobs_begin", "keys_create", "data_read", "explain_explain", "nearest_search", "product_multiply", "proofs_prove", "reduce_reduce",
     "writes_data", "writes_put_node", "writes_put_key", "zarr_root", "zarr_key", "zarr_key_head",
 ]
 CONFIG = f"""

@@ -527,6 +527,7 @@ def test_packed_values_are_decoded_as_the_service_does(repo):
     assert repo.at(verify=True).read("v", decode="raw") == [0]
     for refused in (
         lambda s: s.reduce("p"), lambda s: s.points("p", {"x": [0]}),
+        lambda s: s.product("p", "p"), lambda s: s.nearest("p", [1.0]),
         lambda s: s.read("p", sel={"x": 1}), lambda s: s.read_as("p", "csv"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="verif"):

@@ -65,7 +65,7 @@ impl Need {
     /// Whether a request of this method changes something.
     pub fn changes(self, method: &Method) -> bool {
         let is_safe = matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND");
-        // Points come in the body of a POST because they do not fit into a URL.
+        // Points and vectors come in the body of a POST because they do not fit into a URL.
         !is_safe && self != Self::Node(Read)
     }
 }
@@ -179,6 +179,15 @@ const ROUTES: &[(&str, &[(&str, Need)])] = &[
     (
         "/v1/repos/{repository}/refs/{reference}/points/{path}",
         &[("POST", Node(Read))],
+    ),
+    (
+        "/v1/repos/{repository}/refs/{reference}/nearest/{path}",
+        &[("POST", Node(Read))],
+    ),
+    // Of the array and of the one it is multiplied with: the handler looks.
+    (
+        "/v1/repos/{repository}/refs/{reference}/product/{path}",
+        &[("GET", Node(Read))],
     ),
     (
         "/v1/repos/{repository}/refs/{reference}/explain/{path}",

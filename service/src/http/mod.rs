@@ -13,10 +13,12 @@ mod held;
 mod jobs;
 mod keys;
 mod metrics;
+mod nearest;
 mod observe;
 mod openapi;
 mod page;
 mod points;
+mod product;
 mod proofs;
 mod reduce;
 mod refs;
@@ -102,6 +104,8 @@ pub fn router(state: State) -> Router {
         )
         .route("/refs/{reference}/reduce/{*path}", get(reduce::reduce))
         .route("/refs/{reference}/points/{*path}", post(points::read))
+        .route("/refs/{reference}/nearest/{*path}", post(nearest::search))
+        .route("/refs/{reference}/product/{*path}", get(product::multiply))
         .route("/refs/{reference}/explain/{*path}", get(explain::explain))
         .route("/refs/{reference}/proof/{*path}", get(proofs::prove))
         .route("/refs/{reference}/receipt", get(tlog::commit_receipt))

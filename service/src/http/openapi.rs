@@ -11,8 +11,8 @@ use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    data, explain, jobs, keys, metrics, points, proofs, reduce, refs, repositories, status, tlog,
-    transactions, uploads, versions, writes, zarr,
+    data, explain, jobs, keys, metrics, nearest, points, product, proofs, reduce, refs,
+    repositories, status, tlog, transactions, uploads, versions, writes, zarr,
 };
 use crate::auth::routes::{self, Declared, Need};
 use crate::error::Problem;
@@ -56,6 +56,8 @@ use complete::complete;
         data::read,
         reduce::reduce,
         points::read,
+        nearest::search,
+        product::multiply,
         explain::explain,
         metrics::metrics,
         proofs::prove,

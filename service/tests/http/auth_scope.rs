@@ -245,6 +245,8 @@ async fn other_arrays_are_named_by_parameters_only_where_they_may_be_seen() {
         ("data/a/f?where=f%3E1", 200, 200),
         ("data/a/f?where=/x%3E1", 200, 400),
         ("reduce/a/f?reduce=mean&weights=/x", 200, 400),
+        ("product/a/f?with=f", 200, 200),
+        ("product/a/f?with=/x", 200, 400),
         ("reduce/a/f?reduce=mean&groupby=x", 200, 400),
     ] {
         let url = format!("{MAIN}/{url}");

@@ -65,10 +65,10 @@ async fn every_documented_operation_is_served() {
             if method != "get" {
                 continue;
             }
-            let query = if url.contains("/reduce/") {
-                "?reduce=sum"
-            } else {
-                ""
+            let query = match () {
+                () if url.contains("/reduce/") => "?reduce=sum",
+                () if url.contains("/product/") => "?with=f&slice=:,:4",
+                () => "",
             };
             let answer = service.get(&format!("{url}{query}")).await;
             assert_eq!(answer.status, 200, "{url}: {:?}", answer.body);

@@ -22,6 +22,7 @@ mod imports;
 mod jobs;
 mod listing;
 mod lists;
+mod products;
 mod reads;
 mod refusals;
 mod repeats;

@@ -82,7 +82,9 @@ pub(super) fn complete(mut document: Value) -> Value {
             let name = format!("{} {path}", method.to_uppercase());
             name_operation(method, operation);
             let is_write = matches!(method.as_str(), "put" | "post" | "delete")
-                && !path.contains("/points/")
+                && !["/points/", "/nearest/"]
+                    .iter()
+                    .any(|part| path.contains(part))
                 && !path.starts_with("/v1/auth/");
             leave_out_null(operation);
             name_bytes(operation.get_mut("requestBody"));
@@ -239,7 +241,14 @@ fn add_statuses(path: &str, operation: &mut Value) {
     let staged = IN_TRANSACTIONS.iter().filter(|_| staged);
     let takes_body = !operation["requestBody"].is_null();
     let bodies = WITH_BODY.iter().filter(|_| takes_body);
-    let reads_values = ["/data/", "/reduce/", "/points/", "/zarr/"];
+    let reads_values = [
+        "/data/",
+        "/reduce/",
+        "/points/",
+        "/nearest/",
+        "/product/",
+        "/zarr/",
+    ];
     let reads_values = reads_values.iter().any(|part| path.contains(part));
     let values = OF_VALUES.iter().filter(|_| reads_values);
     for status in ANYWHERE
