@@ -40,6 +40,10 @@ pub(crate) trait Element: bytemuck::Pod + PartialOrd {
     /// The value without loss.
     fn to_scalar(self) -> Scalar;
 
+    /// The value of a word that kernels write: a double for floats, an integer of 64 bits for others.
+    #[cfg(feature = "gpu")]
+    fn of_device_word(word: u64) -> Self;
+
     /// The value in the sums of integers; 0 for floats, which are not summed that way.
     #[inline(always)]
     fn to_i128(self) -> i128 {
@@ -73,6 +77,8 @@ macro_rules! integers {
             #[inline(always)]
             fn to_f64(self) -> f64 { self as f64 }
             fn to_scalar(self) -> Scalar { Scalar::$scalar(<$wide>::from(self)) }
+            #[cfg(feature = "gpu")]
+            fn of_device_word(word: u64) -> Self { word as Self }
             #[inline(always)]
             fn to_i128(self) -> i128 { i128::from(self) }
             #[inline(always)]
@@ -93,7 +99,7 @@ integers!(
 );
 
 macro_rules! floats {
-    ($($t:ty: $to_f64:expr, $in_steps:expr);*) => {$(
+    ($($t:ty: $to_f64:expr, $of_f64:expr, $in_steps:expr);*) => {$(
         impl Element for $t {
             const IS_FLOAT: bool = true;
             const WIDENS_IN_STEPS: bool = $in_steps;
@@ -108,12 +114,17 @@ macro_rules! floats {
             #[inline(always)]
             fn to_f64(self) -> f64 { $to_f64(self) }
             fn to_scalar(self) -> Scalar { Scalar::Float($to_f64(self)) }
+            #[cfg(feature = "gpu")]
+            fn of_device_word(word: u64) -> Self { $of_f64(f64::from_bits(word)) }
         }
     )*};
 }
 
 floats!(
-    f16: f16_to_f64, true; bf16: bf16_to_f64, false; f32: f64::from, false; f64: f64::from, false
+    f16: f16_to_f64, f16::from_f64, true;
+    bf16: bf16_to_f64, bf16::from_f64, false;
+    f32: f64::from, (|value| value as f32), false;
+    f64: f64::from, f64::from, false
 );
 
 /// The same value. Unlike the conversion of the `half` crate it has no branches, so that loops
@@ -162,6 +173,10 @@ impl Element for Time {
     }
     fn to_scalar(self) -> Scalar {
         Scalar::Int(self.0)
+    }
+    #[cfg(feature = "gpu")]
+    fn of_device_word(word: u64) -> Self {
+        Self(word as i64)
     }
     #[inline(always)]
     fn to_i128(self) -> i128 {

@@ -129,6 +129,19 @@ impl Bins {
         })
     }
 
+    /// Type of the values they are bins of.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn data_type(&self) -> &DataType {
+        &self.data_type
+    }
+
+    /// First and last edge, the distance between them and how many bins of one width there are.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn uniform_params(&self) -> Option<[f64; 4]> {
+        let uniform = self.uniform?;
+        Some([uniform.first, uniform.last, uniform.width, uniform.count])
+    }
+
     /// Number of bins.
     pub fn len(&self) -> usize {
         self.edges.len() - 1
@@ -220,6 +233,12 @@ impl Histogram {
         Self {
             counts: vec![0; kept * bins.len()],
         }
+    }
+
+    /// Of counts of each kept cell, bins last.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_parts(counts: Vec<u64>) -> Self {
+        Self { counts }
     }
 
     /// Counts the values of one block.

@@ -13,6 +13,7 @@
 //! | [`order`] | medians and quantiles |
 //! | [`histogram`], [`weighted`] | what their names say |
 //! | [`predicate`], `condition` | comparisons, and masks of cells that do not satisfy them |
+//! | [`product`], [`nearest`], [`lanes`] | products of matrices, the nearest of vectors, and the one order of their sums |
 //! | `partial`, `combiner` | what is known of some boxes, and the one order of merging |
 //! | [`simd`] | one kernel, compiled for several vector units |
 //! | `statistics` | what is kept beside the manifest |
@@ -26,12 +27,17 @@ mod double;
 mod element;
 mod error;
 pub mod gather;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod histogram;
 pub mod labels;
+pub mod lanes;
+pub mod nearest;
 mod numbers;
 pub mod order;
 mod partial;
 pub mod predicate;
+pub mod product;
 mod reduction;
 pub mod simd;
 mod statistics;

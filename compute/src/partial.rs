@@ -32,7 +32,7 @@ pub struct Partial {
 }
 
 #[derive(Clone, Debug)]
-enum Cells {
+pub(crate) enum Cells {
     Counts(Counts),
     Truths(Truths),
     IntegerSums(IntegerSums),
@@ -67,6 +67,16 @@ impl Partial {
             data_type: block.data_type.clone(),
             cells,
         })
+    }
+
+    /// Of accumulators that were filled elsewhere, as the reduction of this type has them.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_cells(reduction: Reduction, data_type: &DataType, cells: Cells) -> Self {
+        Self {
+            reduction,
+            data_type: data_type.clone(),
+            cells,
+        }
     }
 
     /// The partial of no box, over `kept` cells, each of `reduced` values. One of the two is zero.
@@ -165,10 +175,16 @@ impl Partial {
         }
         let bytes = with_real!(&self.data_type, T => {
             let values = cells.values::<T>();
-            if *result == self.data_type {
+            if *result == self.data_type && !T::IS_FLOAT {
                 bytemuck::cast_slice(values).to_vec()
             } else {
-                encode(result, values.iter().map(|value| value.to_f64()))
+                // Which of equal values was found first depends on the order of the search: one
+                // zero stands for both, and one NaN for all.
+                let plain = values.iter().map(|value| match value.to_f64() {
+                    0.0 => 0.0,
+                    value => value,
+                });
+                encode(result, plain)
             }
         }, else return Err(self.reduction.undefined(&self.data_type)));
         Ok(bytes)
@@ -322,8 +338,10 @@ fn folded<T, F: Fold<T>>(mut cells: F, block: &Block<'_>, values: &[T]) -> F {
     cells
 }
 
-/// Numbers as elements of a float type, or as the parts of a complex one.
+/// Numbers as elements of a float type, or as the parts of a complex one; every NaN as the same bits,
+/// since those of a calculated one differ between machines.
 pub(crate) fn encode(data_type: &DataType, numbers: impl Iterator<Item = f64>) -> Vec<u8> {
+    let numbers = numbers.map(|number| if number.is_nan() { f64::NAN } else { number });
     match data_type {
         DataType::Float16 => numbers
             .flat_map(|n| f16::from_f64(n).to_le_bytes())

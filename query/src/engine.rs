@@ -15,6 +15,7 @@ use crate::Error;
 use crate::budget::{Budget, Reservation};
 use crate::costs::Costs;
 use crate::counters::Counters;
+use crate::devices::Devices;
 use crate::fetch::{ArrayReader, Capacities, Fetcher};
 use crate::plan::{ChunkRead, Plan};
 use crate::pool::Pool;
@@ -64,6 +65,7 @@ pub struct Engine {
     /// Of writes, taken chunk by chunk: a writer that waits for it holds none of it.
     pub(crate) writing: Budget,
     pub(crate) settings: Settings,
+    pub(crate) devices: Devices,
     /// Of arrays by their document: their own codecs, and those Zarr clients see if they are others.
     codecs: Cache<Hash, (ArrayCodec, Option<ArrayCodec>)>,
 }
@@ -108,7 +110,18 @@ impl Engine {
             writing: Budget::new(settings.work_bytes / 4, WRITE_WAIT),
             codecs: Cache::new(10_000),
             settings,
+            devices: Devices::default(),
         })
+    }
+
+    /// The same engine, which gives reductions to devices too.
+    pub fn with_devices(self, devices: Devices) -> Self {
+        Self { devices, ..self }
+    }
+
+    /// The devices it gives reductions to.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     /// What it has done since it was made.

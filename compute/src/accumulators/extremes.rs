@@ -46,6 +46,27 @@ impl Extremes {
         extremes
     }
 
+    /// Of what was found in each cell, with its position in the selection.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_parts<T: Element>(
+        order: Order,
+        with_positions: bool,
+        found: impl ExactSizeIterator<Item = Option<(T, u64)>>,
+    ) -> Self {
+        let mut extremes = Self::new::<T>(found.len(), order, with_positions);
+        for (cell, found) in found.enumerate() {
+            let Some((value, position)) = found else {
+                continue;
+            };
+            let (values, positions) = extremes.values_mut::<T>();
+            values[cell] = value;
+            if let Some(positions) = positions {
+                positions[cell] = position;
+            }
+        }
+        extremes
+    }
+
     /// Takes the values of a box; positions count in the reduced axes of the selection.
     pub(crate) fn fold<T: Element>(&mut self, block: &Block<'_>, values: &[T]) {
         match (self.order.least, self.order.skip) {

@@ -1,6 +1,7 @@
 //! Sums of squared differences from the mean, for `std` and `var`.
 
-use super::{LANES, Sums, for_each_group};
+use super::run::{self, Lanes};
+use super::{LANES, Sums};
 use crate::block::{Block, Fold};
 use crate::element::Element;
 
@@ -27,6 +28,16 @@ impl Spreads {
             skip,
             sums,
             squares: differences.squares,
+        }
+    }
+
+    /// Of sums, and squared differences from their means.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_parts(skip: bool, sums: Sums, squares: Vec<f64>) -> Self {
+        Self {
+            skip,
+            sums,
+            squares,
         }
     }
 
@@ -83,13 +94,7 @@ impl<T: Element> Fold<T> for Differences {
     fn one(&mut self, cell: usize, _: u64, values: &[T]) {
         let mean = self.means[cell];
         let square = |value: T| square(value, mean, self.skip);
-        let mut lanes = [0.0; LANES];
-        for_each_group(values, square, |squares| {
-            for lane in 0..LANES {
-                lanes[lane] += squares[lane];
-            }
-        });
-        self.squares[cell] += together(&lanes);
+        self.squares[cell] += run::total::<T, PlainLanes>(values, square);
     }
 
     #[inline(always)]
@@ -104,10 +109,38 @@ impl<T: Element> Fold<T> for Differences {
     }
 }
 
-/// The sum of all lanes, in their order. A call, for the reason `Sums` has one.
-#[inline(never)]
-fn together(lanes: &[f64; LANES]) -> f64 {
-    lanes.iter().sum()
+/// A sum in each lane.
+#[derive(Clone, Copy, Default)]
+struct PlainLanes([f64; LANES]);
+
+impl Lanes for PlainLanes {
+    type Total = f64;
+
+    #[inline(always)]
+    fn add(self, numbers: [f64; LANES]) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] + numbers[lane]))
+    }
+
+    #[inline(always)]
+    fn merge(self, later: Self) -> Self {
+        self.add(later.0)
+    }
+
+    #[inline(always)]
+    fn together(self) -> f64 {
+        let mut lanes = self.0;
+        for step in [4, 2, 1] {
+            for lane in 0..step {
+                lanes[lane] += lanes[lane + step];
+            }
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    fn follow(earlier: f64, later: f64) -> f64 {
+        earlier + later
+    }
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! Sums: exact for integers, double-double for floats.
 
-use super::{LANES, each, for_each_group};
+use super::run::{self, Lanes};
+use super::{LANES, each};
 use crate::block::{Block, Fold};
 use crate::double::{Double, two_sum};
 use crate::element::Element;
@@ -22,6 +23,18 @@ impl Sums {
             high: vec![0.0; kept],
             low: vec![0.0; kept],
         }
+    }
+
+    /// Of counts, and the higher and lower parts of sums.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_parts(skip: bool, parts: impl Iterator<Item = (u64, f64, f64)>) -> Self {
+        let mut sums = Self::new(0, skip);
+        for (count, high, low) in parts {
+            sums.counts.push(count);
+            sums.high.push(high);
+            sums.low.push(low);
+        }
+        sums
     }
 
     pub(crate) fn merge(&mut self, later: &Self) {
@@ -101,26 +114,13 @@ pub(crate) fn add_to(high: &mut f64, low: &mut f64, value: f64) {
 /// Count and sum of the values, without the missing ones if `SKIP`.
 #[inline(always)]
 fn sum_run<T: Element, const SKIP: bool>(values: &[T]) -> (u64, Double) {
-    let (mut high, mut low) = ([0.0; LANES], [0.0; LANES]);
-    let number = |value: T| {
+    let total = run::total::<T, DoubleLanes>(values, |value| {
         if SKIP && value.is_missing() {
             0.0
         } else {
             value.to_f64()
         }
-    };
-    // Step by step over all lanes: each step becomes a vector instruction.
-    // 0.0 changes no sum: none is −0.0.
-    for_each_group(values, number, |values| {
-        let sums: [f64; LANES] = std::array::from_fn(|lane| high[lane] + values[lane]);
-        let parts: [f64; LANES] = std::array::from_fn(|lane| sums[lane] - high[lane]);
-        for lane in 0..LANES {
-            let (part, value) = (parts[lane], values[lane]);
-            low[lane] += (high[lane] - (sums[lane] - part)) + (value - part);
-        }
-        high = sums;
     });
-    let total = together(&high, &low);
     let missing = if SKIP {
         super::tallies::missing(values)
     } else {
@@ -129,17 +129,66 @@ fn sum_run<T: Element, const SKIP: bool>(values: &[T]) -> (u64, Double) {
     (values.len() as u64 - missing, total)
 }
 
-/// The sum of all lanes, in their order.
-///
-/// A call, so that the lanes are in memory at the end and the compiler keeps all of them in one
-/// register before.
-#[inline(never)]
-fn together(high: &[f64; LANES], low: &[f64; LANES]) -> Double {
-    let mut total = Double::default();
-    for (&hi, &lo) in high.iter().zip(low) {
-        total.merge(Double { hi, lo });
+/// A double-double sum in each lane.
+#[derive(Clone, Copy, Default)]
+struct DoubleLanes {
+    high: [f64; LANES],
+    low: [f64; LANES],
+}
+
+impl DoubleLanes {
+    fn lane(self, lane: usize) -> Double {
+        Double {
+            hi: self.high[lane],
+            lo: self.low[lane],
+        }
     }
-    total
+}
+
+impl Lanes for DoubleLanes {
+    type Total = Double;
+
+    // Step by step over all lanes: each step becomes a vector instruction.
+    #[inline(always)]
+    fn add(self, numbers: [f64; LANES]) -> Self {
+        let Self { high, mut low } = self;
+        let sums: [f64; LANES] = std::array::from_fn(|lane| high[lane] + numbers[lane]);
+        let parts: [f64; LANES] = std::array::from_fn(|lane| sums[lane] - high[lane]);
+        for lane in 0..LANES {
+            let (part, value) = (parts[lane], numbers[lane]);
+            low[lane] += (high[lane] - (sums[lane] - part)) + (value - part);
+        }
+        Self { high: sums, low }
+    }
+
+    #[inline(always)]
+    fn merge(self, later: Self) -> Self {
+        let Self { mut high, mut low } = self;
+        for lane in 0..LANES {
+            let (sum, error) = two_sum(high[lane], later.high[lane]);
+            high[lane] = sum;
+            low[lane] += error + later.low[lane];
+        }
+        Self { high, low }
+    }
+
+    #[inline(always)]
+    fn together(self) -> Double {
+        let mut lanes: [Double; LANES] = std::array::from_fn(|lane| self.lane(lane));
+        for step in [4, 2, 1] {
+            for lane in 0..step {
+                let above = lanes[lane + step];
+                lanes[lane].merge(above);
+            }
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    fn follow(mut earlier: Double, later: Double) -> Double {
+        earlier.merge(later);
+        earlier
+    }
 }
 
 /// Exact sums of integers, and how many values went into each.
@@ -163,6 +212,17 @@ impl IntegerSums {
             narrow: Vec::new(),
             rows: 0,
             counts: vec![0; kept],
+        }
+    }
+
+    /// Of sums of `count` values each.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_parts(sums: impl Iterator<Item = i128>, count: u64) -> Self {
+        let sums: Vec<i128> = sums.collect();
+        Self {
+            counts: vec![count; sums.len()],
+            sums,
+            ..Self::new(0)
         }
     }
 

@@ -28,6 +28,11 @@ impl Counts {
         Self(vec![0; kept])
     }
 
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_parts(counts: impl Iterator<Item = u64>) -> Self {
+        Self(counts.collect())
+    }
+
     pub(crate) fn merge(&mut self, later: &Self) {
         each(&mut self.0, &later.0, |a, b| *a += b);
     }
@@ -63,6 +68,14 @@ impl Truths {
         Self {
             wants_all,
             cells: vec![wants_all; kept],
+        }
+    }
+
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_parts(wants_all: bool, cells: impl Iterator<Item = bool>) -> Self {
+        Self {
+            wants_all,
+            cells: cells.collect(),
         }
     }
 

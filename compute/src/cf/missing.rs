@@ -142,6 +142,15 @@ impl<T: Element> Mask<T> {
         }
     }
 
+    /// The missing values, and the least and greatest others, as words.
+    #[cfg(feature = "gpu")]
+    pub(super) fn words(&self) -> (Vec<u64>, Option<(u64, u64)>) {
+        let values = self.values.iter().map(|value| value.to_word());
+        let valid = self.valid;
+        let valid = valid.map(|(least, greatest)| (least.to_word(), greatest.to_word()));
+        (values.collect(), valid)
+    }
+
     /// Calls `visit` with the positions of missing values, NaN and NaT aside; with some twice.
     pub(super) fn for_each_missing(&self, values: &[T], mut visit: impl FnMut(usize)) {
         for missing in &self.values {
@@ -169,6 +178,10 @@ pub(crate) trait Limit: Copy + PartialOrd {
     /// The least and the greatest value between two bounds, inclusive; the first above the second
     /// if there is none.
     fn range(least: Option<Number>, greatest: Option<Number>) -> (Self, Self);
+
+    /// Its bits: of a double, or of an integer widened to 64.
+    #[cfg(feature = "gpu")]
+    fn to_word(self) -> u64;
 }
 
 impl Limit for f64 {
@@ -179,6 +192,11 @@ impl Limit for f64 {
     fn range(least: Option<Number>, greatest: Option<Number>) -> (Self, Self) {
         let least = least.map_or(Self::NEG_INFINITY, Number::to_f64);
         (least, greatest.map_or(Self::INFINITY, Number::to_f64))
+    }
+
+    #[cfg(feature = "gpu")]
+    fn to_word(self) -> u64 {
+        self.to_bits()
     }
 }
 
@@ -206,6 +224,13 @@ macro_rules! integers {
                     (Ok(least), Ok(greatest)) => (least, greatest),
                     _ => (Self::MAX, Self::MIN),
                 }
+            }
+
+            #[cfg(feature = "gpu")]
+            #[allow(clippy::cast_lossless, reason = "not lossless for every type of the macro")]
+            fn to_word(self) -> u64 {
+                // Signed ones keep their sign.
+                self as i128 as u64
             }
         }
     )*};

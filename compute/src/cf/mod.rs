@@ -105,6 +105,37 @@ impl CfDecoder {
         self.scale.is_some() || self.offset.is_some()
     }
 
+    /// The type stored values are read as.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn stored(&self) -> &DataType {
+        &self.stored
+    }
+
+    /// Whether values stand for themselves but for their sign.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn only_changes_sign(&self) -> bool {
+        self.changes_sign
+            && self.result == self.stored
+            && !self.missing.is_any()
+            && !self.is_packed()
+    }
+
+    /// What stored values are multiplied by, and what is added then, where there is something.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn factors(&self) -> (Option<f64>, Option<f64>) {
+        (
+            self.scale.map(Number::to_f64),
+            self.offset.map(Number::to_f64),
+        )
+    }
+
+    /// Missing values, and the least and greatest others where they are bounded, as kernels compare
+    /// them: bits of a double, or of an integer widened to 64.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn limits<T: Element>(&self) -> (Vec<u64>, Option<(u64, u64)>) {
+        self.missing.mask::<T>().words()
+    }
+
     /// What stored values are multiplied by, and what is added then.
     pub(crate) fn packing(&self) -> (f64, f64) {
         let number = |number: Option<Number>, default| number.map_or(default, Number::to_f64);

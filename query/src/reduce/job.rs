@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use array::{DataType, Elements, Tensor, shape};
+use array::{DataType, Elements, Hash, Tensor, shape};
 use compute::cf::{CfDecoder, Decode};
 use compute::gather::{self, AxisPart};
 use compute::order::{Found, Needs, Search};
@@ -20,7 +20,8 @@ use crate::plan::Plan;
 /// The bytes of an inner chunk.
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
-    Encoded(bytes::Bytes),
+    /// With the hash of its bytes.
+    Encoded(bytes::Bytes, Hash),
     Decoded(bytes::Bytes),
     /// All of it is fill value.
     Fill,
@@ -64,6 +65,8 @@ pub(super) struct Job {
     /// Memory of all of them together.
     pub(super) search_bytes: u64,
     pub(super) workers: usize,
+    /// What device keys name the codecs by, if devices do the work.
+    pub(super) device_codec: Option<u64>,
     pub(super) reservation_bytes: u64,
     /// The results.
     pub(super) out: Mutex<Vec<Vec<u8>>>,
@@ -143,15 +146,10 @@ impl Job {
         let codec = &self.array.codec;
         let decoded: Option<&[u8]> = match piece {
             Piece::Decoded(bytes) => Some(bytes),
-            Piece::Encoded(bytes) => {
+            Piece::Encoded(bytes, _) => {
                 scratch.resize(codec.decoded_bytes(), 0);
-                codec.decode_into(bytes, scratch).map_err(|error| {
-                    let (index, _) = self.plan.locate(inner);
-                    match self.rows.get(&index) {
-                        Some(row) => self.array.corrupt(row, error),
-                        None => Error::Cancelled,
-                    }
-                })?;
+                let decoded = codec.decode_into(bytes, scratch);
+                decoded.map_err(|error| self.corrupt(inner, error))?;
                 Some(scratch)
             }
             Piece::Fill | Piece::Missing => None,
@@ -215,7 +213,7 @@ impl Job {
     }
 
     /// The tile an inner chunk goes into, its number among those that do, and how many do.
-    fn place(&self, inner: &[u64], group: &[u64]) -> (Tile, u64, u64) {
+    pub(super) fn place(&self, inner: &[u64], group: &[u64]) -> (Tile, u64, u64) {
         let (mut tile, mut number, mut count) = (Tile::new(), 0u64, 1u64);
         let axes = inner.iter().zip(self.plan.touched()).enumerate();
         for (axis, (&at, touched)) in axes {
@@ -272,6 +270,27 @@ impl Job {
                 found
             }
         };
+        self.add(tile, number, count, parts, found)
+    }
+
+    /// The error for an inner chunk that does not decode.
+    pub(super) fn corrupt(&self, inner: &[u64], error: codecs::Error) -> Error {
+        let (index, _) = self.plan.locate(inner);
+        match self.rows.get(&index) {
+            Some(row) => self.array.corrupt(row, error),
+            None => Error::Cancelled,
+        }
+    }
+
+    /// Merges what was found in a box with the boxes before and after it.
+    pub(super) fn add(
+        &self,
+        tile: Tile,
+        number: u64,
+        count: u64,
+        parts: &[AxisPart],
+        found: Parts,
+    ) -> Result<(), Error> {
         let tree = {
             let mut tiles = lock(&self.tiles);
             let new = || Arc::new(Mutex::new(Combiner::new(count)));

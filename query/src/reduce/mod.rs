@@ -5,6 +5,7 @@
 //! stored chunks ─► inner chunks ─► groups ─► parts ─► a tree for each tile of kept cells ─► cells
 //! ```
 
+mod batch;
 mod job;
 mod pass;
 
@@ -18,6 +19,7 @@ use compute::{Reduction, Summary};
 use crate::Error;
 use crate::budget::Reservation;
 use crate::cuts::Cuts;
+use crate::devices::{Asked, Decision};
 use crate::engine::Engine;
 use crate::fetch::ArrayReader;
 use crate::measure::{Aggregation, Measure, Part, Role};
@@ -194,6 +196,8 @@ impl Engine {
                 .map(|summary| Ok(summary.finish(&statistics)?));
             return Ok((tensors(answers.collect::<Result<_, Error>>()?), 0.0));
         }
+        let decision = self.decide(array, &plan, aggregation, decoder.as_ref());
+        let device_codec = decision.is_on_device.then(|| codec_number(array));
         let rows = Arc::new(self.rows(array, &plan).await?);
         let reads = plan.reads_by(pass::order(&aggregation.roles));
         let mut job = Job {
@@ -211,6 +215,7 @@ impl Engine {
             out: Mutex::new(Vec::new()),
             results: results.clone(),
             workers: self.pool.threads(),
+            device_codec,
             tiles: Mutex::default(),
             fills: Mutex::default(),
             searches: Mutex::default(),
@@ -292,6 +297,26 @@ impl Engine {
         })
     }
 
+    /// Who computes an aggregation that statistics do not answer.
+    pub(crate) fn decide(
+        &self,
+        array: &ArrayReader,
+        plan: &Plan,
+        aggregation: &Aggregation,
+        decoder: Option<&CfDecoder>,
+    ) -> Decision {
+        self.devices.decide(&Asked {
+            aggregation,
+            data_type: &array.metadata().data_type,
+            decoder,
+            inner_chunks: plan.inner_chunks(),
+            chunk_bytes: array.decoded_bytes(),
+            inner_shape: array.codec.inner_shape(),
+            codec: codec_number(array),
+            threads: self.pool.threads() as u64,
+        })
+    }
+
     async fn run(&self, job: Job) -> Result<Vec<Vec<u8>>, Error> {
         let job = Arc::new(job.with_output()?);
         self.pass(&job).await?;
@@ -314,6 +339,13 @@ impl Engine {
         let out = std::mem::take(&mut *lock(&job.out));
         Ok((out, job))
     }
+}
+
+/// What devices name the codecs of an array by: its document, in which they are.
+fn codec_number(array: &ArrayReader) -> u64 {
+    let document = array.node.document_hash();
+    let bytes: [u8; 8] = std::array::from_fn(|nth| document.as_bytes()[nth]);
+    u64::from_le_bytes(bytes)
 }
 
 /// Results that may be off.

@@ -62,8 +62,8 @@ impl Engine {
         for (place, bytes) in std::mem::take(&mut located.decoded) {
             pieces[place] = Some(Piece::Decoded(bytes));
         }
-        for (place, _, bytes) in std::mem::take(&mut located.present) {
-            pieces[place] = Some(Piece::Encoded(bytes));
+        for (place, hash, bytes) in std::mem::take(&mut located.present) {
+            pieces[place] = Some(Piece::Encoded(bytes, hash));
         }
         let at_hand = read.inner.iter().zip(pieces);
         let at_hand = at_hand.filter_map(|(at, piece)| Some((at.clone(), piece?)));
@@ -74,8 +74,9 @@ impl Engine {
             Box::pin(async move {
                 let _in_flight = window.enter(bytes).await;
                 let pieces = batch.await?.into_iter();
-                let pieces = pieces
-                    .map(|(place, _, bytes)| (read.inner[place].clone(), Piece::Encoded(bytes)));
+                let pieces = pieces.map(|(place, hash, bytes)| {
+                    (read.inner[place].clone(), Piece::Encoded(bytes, hash))
+                });
                 self.reduce_pieces(job, pieces.collect()).await
             })
         });
@@ -137,9 +138,15 @@ impl Engine {
         job: &Arc<Job>,
         pieces: Vec<(Vec<u64>, Piece)>,
     ) -> Result<(), Error> {
+        let (batches, pieces) = self.for_devices(job, pieces);
+        let mut tasks: Vec<Work<'_>> = Vec::new();
+        for batch in batches {
+            let (job, devices) = (job.clone(), self.devices.clone());
+            let work = self.pool.run(move || job.take_batch(&devices, batch));
+            tasks.push(Box::pin(work));
+        }
         let per_task = pieces.len().div_ceil(self.pool.threads()).clamp(1, 16);
         let mut pieces = pieces.into_iter();
-        let mut tasks: Vec<Work<'_>> = Vec::new();
         while pieces.len() > 0 {
             let part: Vec<(Vec<u64>, Piece)> = pieces.by_ref().take(per_task).collect();
             let job = job.clone();

@@ -1,0 +1,148 @@
+//! Reductions on CUDA devices, where there are some.
+//!
+//! ```text
+//! inner chunks ─► staged in pinned memory ─► device: shuffles and bits undone, CF decoded,
+//!                                            reduced, in one pass ─► accumulators ─► partials
+//! ```
+//!
+//! - The driver is loaded at run time and never required: [`Gpus::open`] says why there is none.
+//! - A device finds the same bits as the processor: the order of operations is that of
+//!   `accumulators::run`, part of the answer and not of the machine.
+//! - What a device cannot do, or has no memory for, is a [`Failure`]; the caller goes on with the
+//!   processor, and no answer depends on which of them it came from.
+//! - Chunks are decompressed before they come here; what is left of their encoding, a
+//!   [`Layout`](array::Layout), is undone by the kernels while they load elements.
+//!
+//! The kernels are in `compute/kernels`.
+
+mod accumulators;
+mod cache;
+mod device;
+mod driver;
+mod error;
+mod kernels;
+mod lane;
+mod memory;
+mod nvcomp;
+mod params;
+mod plan;
+mod rates;
+mod task;
+mod walk;
+
+pub use accumulators::{Found, Wanted};
+pub use cache::Key;
+pub use device::{DeviceStatus, Stop};
+pub use error::{Failure, Unavailable};
+pub use rates::{Estimate, Rates, Workload};
+pub use task::{BoxOf, Staged, Task, reaches, supports};
+pub use walk::{Geometry, Stretch};
+
+use device::Device;
+
+/// Sizes of what is used of devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Most bytes of each device's memory; by default three quarters of it.
+    pub memory_limit_bytes: Option<u64>,
+    /// Most devices; by default all.
+    pub devices_max: Option<usize>,
+}
+
+/// The devices of this machine.
+#[derive(Debug)]
+pub struct Gpus {
+    devices: Vec<Device>,
+    rates: Option<Rates>,
+}
+
+impl Gpus {
+    /// Opens the devices and measures them.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if there is no driver, it is too old, or no device works.
+    pub fn open(settings: Settings) -> Result<Self, Unavailable> {
+        let contexts = driver::contexts(settings.devices_max.unwrap_or(usize::MAX))?;
+        let mut devices = Vec::new();
+        let mut failed = None;
+        for context in contexts {
+            match Device::new(context, settings.memory_limit_bytes) {
+                Ok(device) => devices.push(device),
+                Err(failure) => failed = Some(failure),
+            }
+        }
+        if devices.is_empty() {
+            let reason = failed.map_or(String::new(), |failure| failure.to_string());
+            return Err(Unavailable::Failed { reason });
+        }
+        let mut gpus = Self {
+            devices,
+            rates: None,
+        };
+        gpus.rates = Rates::measure(&gpus);
+        match gpus.rates {
+            Some(_) => Ok(gpus),
+            None => Err(Unavailable::Failed {
+                reason: "the first reduction failed".to_owned(),
+            }),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Never: there is at least one.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty()
+    }
+
+    /// What reductions cost here.
+    pub fn rates(&self) -> Option<Rates> {
+        self.rates
+    }
+
+    /// The device that a chunk goes to, always the same.
+    pub fn device_of(&self, key: &Key) -> usize {
+        let first: [u8; 8] = std::array::from_fn(|nth| key.0.as_bytes()[nth]);
+        (u64::from_le_bytes(first) % self.devices.len() as u64) as usize
+    }
+
+    /// Does a task on one device: for each box, what was found for each that was wanted. `stage`
+    /// puts the inner chunk of a box, by its number, into the buffer it is given, which has room for
+    /// the decoded chunk; it is not called for chunks that are on the device.
+    ///
+    /// # Errors
+    /// [`Stop::Device`] if the device could not do it, [`Stop::Staging`] with the error of `stage`.
+    pub fn run_on<E>(
+        &self,
+        device: usize,
+        task: &Task<'_>,
+        stage: impl FnMut(usize, &mut [u8]) -> Result<Staged, E>,
+    ) -> Result<Vec<Vec<Found>>, Stop<E>> {
+        let device = &self.devices[device % self.devices.len()];
+        device.run(task, stage)
+    }
+
+    /// Bytes of chunks on devices that are decoded in the same way.
+    pub fn resident_bytes(&self, codec: u64) -> u64 {
+        let devices = self.devices.iter();
+        devices.map(|device| device.resident_bytes(codec)).sum()
+    }
+
+    /// Gives back what stays on idle devices.
+    pub fn clear(&self) {
+        self.devices.iter().for_each(Device::clear);
+    }
+
+    /// What each device is and has done.
+    pub fn status(&self) -> Vec<DeviceStatus> {
+        self.devices.iter().map(Device::status).collect()
+    }
+
+    /// Whether any of them still works.
+    pub fn works(&self) -> bool {
+        self.devices.iter().any(|device| !device.is_broken())
+    }
+}

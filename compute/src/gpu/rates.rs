@@ -1,0 +1,222 @@
+//! How fast devices and processors are, measured once, and which of them a reduction is given to.
+
+use std::time::{Duration, Instant};
+
+use array::{DataType, Layout};
+
+use super::Gpus;
+use super::accumulators::Wanted;
+use super::task::{BoxOf, Staged, Task};
+use super::walk::{Geometry, Stretch};
+use crate::{Block, Partial, Reducer, Reduction};
+
+/// Elements of the chunks that are measured with, of 32 bits: small ones for what a task costs
+/// whatever its size, large ones for what a byte costs.
+const SMALL: u64 = 1 << 10;
+const LARGE: u64 = 1 << 21;
+/// A measurement that takes longer is not repeated.
+const LONG: Duration = Duration::from_millis(50);
+
+/// What reductions cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Seconds of a task on a device, whatever its size.
+    pub task_seconds: f64,
+    /// Bytes a second from the host to a device, staged and copied.
+    pub copy_bytes_per_second: f64,
+    /// Bytes a second that a device reduces where they are.
+    pub device_bytes_per_second: f64,
+    /// Bytes a second that one thread of the processor reduces.
+    pub thread_bytes_per_second: f64,
+}
+
+/// A reduction, as far as its cost depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Tasks it is cut into.
+    pub tasks: u64,
+    /// Bytes of inner chunks, decoded.
+    pub decoded_bytes: u64,
+    /// Of these, bytes that are on a device.
+    pub resident_bytes: u64,
+    /// Bytes of results that come back.
+    pub result_bytes: u64,
+    /// How many things are found of each value.
+    pub wanted: u64,
+    /// Threads of the processor.
+    pub threads: u64,
+    /// Devices.
+    pub devices: u64,
+}
+
+/// What a reduction is taken to need, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// On devices, copies included.
+    pub device_seconds: f64,
+    /// On the processor.
+    pub processor_seconds: f64,
+}
+
+impl Estimate {
+    /// Whether devices are faster.
+    pub fn prefers_device(&self) -> bool {
+        self.device_seconds < self.processor_seconds
+    }
+}
+
+impl Rates {
+    /// What a reduction is taken to need. Decoding is not counted: it is done before, on either way.
+    pub fn estimate(&self, work: &Workload) -> Estimate {
+        let wanted = work.wanted.max(1) as f64;
+        let decoded = work.decoded_bytes as f64;
+        let copied = work.decoded_bytes.saturating_sub(work.resident_bytes) as f64;
+        let moved = copied + work.result_bytes as f64;
+        let device = self.task_seconds * work.tasks as f64
+            + moved / self.copy_bytes_per_second
+            + wanted * decoded / self.device_bytes_per_second;
+        Estimate {
+            device_seconds: device / work.devices.max(1) as f64,
+            processor_seconds: wanted * decoded
+                / (self.thread_bytes_per_second * work.threads.max(1) as f64),
+        }
+    }
+
+    /// Measures a machine: sums of 32-bit floats. Takes some milliseconds, and as long as the driver
+    /// needs for its first kernel.
+    pub(super) fn measure(gpus: &Gpus) -> Option<Self> {
+        let time = |elements, key| {
+            best(|| reduce(gpus, elements, key)).map(|time| time.as_secs_f64())
+        };
+        let key = |nth: u8| Some((array::Hash::from_bytes([nth; 32]), u64::MAX));
+        // The first one compiles.
+        reduce(gpus, SMALL, None)?;
+        let task = time(SMALL, None)?;
+        let cold = time(LARGE, None)?;
+        reduce(gpus, LARGE, key(0))?;
+        let warm = time(LARGE, key(0))?;
+        gpus.clear();
+        let bytes = 4.0 * LARGE as f64;
+        let thread = best(|| {
+            let started = Instant::now();
+            on_processor(LARGE / 8)?;
+            Some(started.elapsed())
+        })?;
+        let rate = |seconds: f64| bytes / seconds.max(1e-9);
+        Some(Self {
+            task_seconds: task,
+            copy_bytes_per_second: rate(cold - warm),
+            device_bytes_per_second: rate(warm - task),
+            thread_bytes_per_second: bytes / 8.0 / thread.as_secs_f64().max(1e-9),
+        })
+    }
+}
+
+/// The shortest of a few.
+fn best(mut measure: impl FnMut() -> Option<Duration>) -> Option<Duration> {
+    let mut shortest = measure()?;
+    for _ in 0..4 {
+        if shortest > LONG {
+            break;
+        }
+        shortest = shortest.min(measure()?);
+    }
+    Some(shortest)
+}
+
+/// The time of one task on the first device.
+fn reduce(gpus: &Gpus, elements: u64, key: Option<super::Key>) -> Option<Duration> {
+    let geometry = Geometry {
+        inner_shape: vec![elements],
+        stretches: vec![Stretch {
+            start: 0,
+            step: 1,
+            length: elements,
+        }],
+        reduced: vec![true],
+    };
+    let boxes = [BoxOf {
+        key,
+        places: vec![Vec::new()],
+    }];
+    let task = Task {
+        data_type: &DataType::Float32,
+        decoder: None,
+        chunk_bytes: 4 * elements as usize,
+        geometry: &geometry,
+        selection_shape: &[elements],
+        wanted: &[Wanted::Plain(Reduction::new(Reducer::Sum))],
+        boxes: &boxes,
+    };
+    let started = Instant::now();
+    let stage = |_, out: &mut [u8]| -> Result<Staged, ()> {
+        // As much as copying decoded bytes there costs.
+        out.fill(0x3c);
+        Ok(Staged {
+            length: out.len(),
+            layout: Layout::ELEMENTS,
+        })
+    };
+    gpus.run_on(0, &task, stage).ok()?;
+    Some(started.elapsed())
+}
+
+fn on_processor(elements: u64) -> Option<()> {
+    let bytes = vec![0x3c; 4 * elements as usize];
+    let block = Block {
+        data_type: &DataType::Float32,
+        bytes: &bytes,
+        shape: &[elements],
+        reduced: &[true],
+        places: &[Vec::new()],
+        selection_shape: &[elements],
+    };
+    let partial = Partial::of(Reduction::new(Reducer::Sum), &block).ok()?;
+    std::hint::black_box(partial);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATES: Rates = Rates {
+        task_seconds: 20e-6,
+        copy_bytes_per_second: 50e9,
+        device_bytes_per_second: 3e12,
+        thread_bytes_per_second: 8e9,
+    };
+
+    fn prefers_device(work: Workload) -> bool {
+        RATES.estimate(&work).prefers_device()
+    }
+
+    #[test]
+    fn devices_are_given_what_is_large_or_is_there() {
+        let work = Workload {
+            tasks: 1,
+            decoded_bytes: 64 << 20,
+            wanted: 1,
+            threads: 2,
+            devices: 1,
+            ..Workload::default()
+        };
+        assert!(prefers_device(work));
+        let small = Workload {
+            decoded_bytes: 4096,
+            ..work
+        };
+        assert!(!prefers_device(small));
+        // Sixteen threads are faster than the bus, and slower than the device's memory.
+        let many = Workload { threads: 16, ..work };
+        assert!(!prefers_device(many));
+        let resident_bytes = many.decoded_bytes;
+        assert!(prefers_device(Workload { resident_bytes, ..many }));
+        let results = Workload {
+            result_bytes: 8 * many.decoded_bytes,
+            resident_bytes,
+            ..many
+        };
+        assert!(!prefers_device(results));
+    }
+}
