@@ -6,7 +6,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 CARGO := cargo
 LOCKED := --locked
 
-.PHONY: help demo build test check lint deploy-check bench bench-peers bench-python fuzz wheel setup fresh-machine
+.PHONY: help demo build test check lint kernels deploy-check bench bench-peers bench-python bench-gpu fuzz wheel \
+	setup fresh-machine
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,9 +30,14 @@ check: lint ## everything CI runs, on a machine that is set up
 	scripts/python-package.sh debug
 	$(CARGO) test --workspace $(LOCKED) --lib --bins --tests
 	$(CARGO) test --workspace $(LOCKED) --doc
+	scripts/test-kernels.sh
 	QUARR_BIN=target/debug scripts/demo.sh </dev/null
 	scripts/test-python.sh target/debug
 	scripts/test-deploy.sh target/debug
+
+kernels: ## compile the CUDA kernels into what is committed of them (no GPU needed)
+	@scripts/setup.sh test
+	scripts/compile-kernels.py
 
 deploy-check: ## everything about deploy/ and terraform/: Helm, checkov, the image in a chroot (root; slow)
 	@scripts/setup.sh deploy
@@ -60,6 +66,10 @@ bench-peers: ## only the comparison with what else reads arrays (PEERS=--quick: 
 	$(CARGO) build --release $(LOCKED) -p service --bins
 	$(CARGO) build --release $(LOCKED) -p quarr-benches --example peers
 	scripts/bench-peers.sh target/release $(if $(PEERS),$(PEERS),--report benches/RESULTS.md)
+
+bench-gpu: ## reductions on this machine's CUDA device, into benches/RESULTS-GPU.md
+	@scripts/setup.sh build
+	scripts/bench-gpu.sh
 
 fuzz: ## run each fuzz target for 30 seconds, or as many as FUZZ says (needs nightly Rust and cargo-fuzz)
 	@scripts/fuzz.sh $(or $(FUZZ),30)

@@ -3,7 +3,8 @@
 # that has everything is left alone, and needs no root.
 #
 #   scripts/setup.sh build    system libraries and a Rust toolchain
-#   scripts/setup.sh test     the same, the Python environments of the tests, and with Go at hand MinIO
+#   scripts/setup.sh test     the same, the Python environments of the tests, the compiler of CUDA kernels, and
+#                             with Go at hand MinIO
 #   scripts/setup.sh deploy   what the tests of deploy/ and terraform/ use: Helm where Go is at hand, debootstrap, checkov
 #
 # Debian 12 or newer and Ubuntu are set up completely. Elsewhere the script checks and says what is
@@ -17,6 +18,8 @@ cd "$(dirname "$0")/.."
 #   libhdf5-dev      linked by the importers, found through pkg-config
 #   curl             the demo waits for the server with it
 packages="build-essential ca-certificates cmake curl libclang-dev libhdf5-dev make pkg-config"
+# The emulated CUDA device of the tests, which the same C++ compiler builds, has a nvCOMP that uses zlib.
+test_packages="zlib1g-dev"
 python_packages="python3 python3-venv"
 
 rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -179,6 +182,32 @@ install_checkov() {
     .venv-deploy/bin/python -m uv pip install --quiet --python .venv-deploy/checkov/bin/python "checkov==$checkov"
 }
 
+# --- CUDA kernels -----------------------------------------------------------------------------------
+
+# NVRTC compiles them without a GPU: the version that makes what is committed, and the newest of two
+# major versions, which must take the sources as well. The first there is for x86-64 alone.
+nvrtc_committed="nvidia-cuda-nvrtc-cu12==12.1.105"
+nvrtc_newest="nvidia-cuda-nvrtc-cu12==12.9.86 nvidia-cuda-nvrtc==13.5.37"
+
+install_nvrtc() {
+    case $(uname -s -m) in
+        "Linux x86_64") wanted="$nvrtc_committed $nvrtc_newest" ;;
+        "Linux aarch64") wanted=$nvrtc_newest ;;
+        *) say "no NVRTC for this platform: the checks of the kernels will say that they were skipped"; return 0 ;;
+    esac
+    folder=.venv/nvrtc
+    if [ "$(cat $folder/installed 2>/dev/null)" = "$wanted" ]; then return 0; fi
+    say "installing NVRTC"
+    rm -rf $folder
+    # Any of them: the last.
+    for environment in .venv/3.*; do :; done
+    for package in $wanted; do
+        "$environment/bin/python" -m uv pip install --quiet --target "$folder/${package#*==}" "$package" ||
+            fail "could not install $package, which compiles the CUDA kernels"
+    done
+    echo "$wanted" >$folder/installed
+}
+
 # --- Servers ----------------------------------------------------------------------------------------
 
 # A second S3 server for the tests, besides moto, where Go is at hand to build it.
@@ -228,5 +257,7 @@ esac
 # shellcheck disable=SC2086 # one word a package
 install_packages $packages
 install_rust
-[ "$what" != test ] || { install_python; install_minio; install_zarrita; install_azurite; install_deploy_environment; }
+# shellcheck disable=SC2086 # one word a package
+[ "$what" != test ] || install_packages $test_packages
+[ "$what" != test ] || { install_python; install_nvrtc; install_minio; install_zarrita; install_azurite; install_deploy_environment; }
 [ "$what" != deploy ] || { install_packages debootstrap $python_packages; install_minio; install_helm; install_deploy_environment; install_checkov; }

@@ -20,6 +20,15 @@
 #define SLOW __noinline__
 #endif
 
+/// Memory at an address that is known to be the device's: without being told, the compiler asks what
+/// kind of memory it is with every load.
+template <class T> __device__ __forceinline__ const T* device_memory(const void* address) {
+#ifndef QUARR_EMULATOR
+    __builtin_assume(__isGlobal(address));
+#endif
+    return (const T*)address;
+}
+
 typedef unsigned char u8;
 typedef signed char i8;
 typedef unsigned short u16;

@@ -54,7 +54,7 @@ __device__ __forceinline__ void take_segment(
     u32 lanes = p.walk.lanes;
     begin += lane_id() % lanes;
     if (is_plain(p.layout, p.cf) && p.walk.inner.count == 1 && p.walk.inner.stride[0] == 1) {
-        const T* values = (const T*)bytes + offset;
+        const T* values = device_memory<T>(bytes) + offset;
         Cf nothing;
         nothing.decodes = 0;
 #pragma unroll 8
@@ -120,7 +120,7 @@ template <class A, class T> __device__ __forceinline__ void singles(const Reduce
     double mean = p.means ? p.means[cell] : 0.0;
     A found = A::none(p.rules);
     if (is_plain(p.layout, p.cf) && walk.outer.count == 1) {
-        const T* values = (const T*)bytes + offset;
+        const T* values = device_memory<T>(bytes) + offset;
         Cf nothing;
         nothing.decodes = 0;
 #pragma unroll 4
@@ -232,27 +232,4 @@ KERNEL(histogram, Histogram) {
             if (own[bin] > 0) atomicAdd(&counts[bin], (u64)own[bin]);
         }
     }
-}
-
-/// What elements are converted to.
-enum Target { AS_THEY_ARE = 0, TO_F32 = 1, TO_F64 = 2 };
-
-struct Convert {
-    const u8* chunk;
-    void* out;
-    /// Elements, all of an inner chunk.
-    u32 count;
-    u32 target;
-    Layout layout;
-    Cf cf;
-};
-
-/// Unpacks, decodes and converts an inner chunk.
-KERNEL(convert, Convert) {
-    u64 at = global_thread();
-    if (at >= p.count) return;
-    ELEMENT value = fetch<ELEMENT>(p.layout, p.chunk, (u32)at);
-    if (p.target == TO_F32) ((float*)p.out)[at] = (float)decoded(p.cf, value);
-    else if (p.target == TO_F64) ((double*)p.out)[at] = decoded(p.cf, value);
-    else ((ELEMENT*)p.out)[at] = value;
 }

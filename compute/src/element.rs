@@ -6,6 +6,7 @@ use array::Scalar;
 use half::{bf16, f16};
 
 use crate::cf::Limit;
+use crate::halves::{bf16_of, f16_of};
 
 #[cfg(target_endian = "big")]
 compile_error!("elements in memory are little-endian, the native order of all supported targets");
@@ -121,8 +122,8 @@ macro_rules! floats {
 }
 
 floats!(
-    f16: f16_to_f64, f16::from_f64, true;
-    bf16: bf16_to_f64, bf16::from_f64, false;
+    f16: f16_to_f64, f16_of, true;
+    bf16: bf16_to_f64, bf16_of, false;
     f32: f64::from, (|value| value as f32), false;
     f64: f64::from, f64::from, false
 );

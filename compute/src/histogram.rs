@@ -7,10 +7,10 @@
 //! bits are compared as `float64` here; NumPy does so unless the range is of integers too.
 
 use array::DataType;
-use half::f16;
 
 use crate::block::{Block, Fold};
 use crate::element::{Element, elements, with_real};
+use crate::halves::f16_of;
 use crate::{Error, Merge, partial::encode};
 
 /// Most bins of one histogram.
@@ -40,7 +40,7 @@ type Round = fn(f64) -> f64;
 /// The precision of edges: that of floats themselves, 64 bits of others.
 fn rounding(data_type: &DataType) -> Round {
     match data_type {
-        DataType::Float16 => |value| Element::to_f64(f16::from_f64(value)),
+        DataType::Float16 => |value| Element::to_f64(f16_of(value)),
         DataType::Float32 => |value| f64::from(value as f32),
         _ => |value| value,
     }

@@ -106,6 +106,17 @@ impl<'a> Vectors<'a> {
         self.length
     }
 
+    /// Bytes of the matrix they come from.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Type and bytes of the matrix they come from, and whether they are its rows.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn source(&self) -> (&'a DataType, &'a [u8], bool) {
+        (self.data_type, self.bytes, self.are_rows)
+    }
+
     /// Widens some elements of some vectors: vector by vector, each filled up with zeros to a
     /// multiple of [`LANES`].
     fn widen<N: Number>(
@@ -148,6 +159,26 @@ impl<'a> Vectors<'a> {
         let size = size_of::<T>();
         elements(&self.bytes[first * size..(first + count) * size])
     }
+}
+
+/// Sums that were made elsewhere, in the one order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sums {
+    /// Of floats, or of anything as floats.
+    Floats(Vec<f64>),
+    /// Of integers, modulo 2^64.
+    Words(Vec<u64>),
+}
+
+/// What is summed over two vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SumOf {
+    /// Products of floats.
+    Products,
+    /// Products of integers modulo 2^64.
+    WrappingProducts,
+    /// Squares of differences.
+    SquaredDifferences,
 }
 
 /// What is added in.

@@ -29,6 +29,7 @@ mod error;
 pub mod gather;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+mod halves;
 pub mod histogram;
 pub mod labels;
 pub mod lanes;

@@ -16,6 +16,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use array::DataType;
 
 use crate::Error;
 use crate::lanes::{
-    PANEL_COLUMNS, PANEL_ROWS, Products, SquaredDifferences, Vectors, own_sums, sums,
+    PANEL_COLUMNS, PANEL_ROWS, Products, SquaredDifferences, SumOf, Vectors, own_sums, sums,
 };
 
 /// How near two vectors are.
@@ -126,7 +127,21 @@ impl Queries {
         candidates.saturating_mul(CANDIDATE_BYTES)
     }
 
-    fn vectors(&self) -> Vectors<'_> {
+    /// What is summed over each query and row.
+    pub fn sum_of(&self) -> SumOf {
+        match self.metric {
+            Metric::L2 => SumOf::SquaredDifferences,
+            Metric::Cosine | Metric::InnerProduct => SumOf::Products,
+        }
+    }
+
+    /// Whether the products of rows with themselves are needed too.
+    pub fn needs_norms(&self) -> bool {
+        self.metric == Metric::Cosine
+    }
+
+    /// The queries as vectors.
+    pub fn vectors(&self) -> Vectors<'_> {
         Vectors::rows(
             &DataType::Float64,
             &self.values,
@@ -136,7 +151,7 @@ impl Queries {
     }
 }
 
-fn norms(vectors: &Vectors<'_>, which: std::ops::Range<usize>) -> Vec<f64> {
+fn norms(vectors: &Vectors<'_>, which: Range<usize>) -> Vec<f64> {
     let squares = own_sums::<Products>(vectors, which);
     squares.into_iter().map(f64::sqrt).collect()
 }
@@ -238,19 +253,35 @@ impl Search {
                         sums::<Products>(&vectors, asked.clone(), &rows, part.clone())
                     }
                 };
-                for (query, sums) in asked.zip(sums.chunks_exact(part.len())) {
-                    for (nth, &sum) in sums.iter().enumerate() {
-                        let badness = match queries.metric {
-                            Metric::L2 => sum.sqrt(),
-                            Metric::InnerProduct => -sum,
-                            Metric::Cosine => -cosine(sum, queries.norms[query], norms[nth]),
-                        };
-                        let row = first_row + (start + nth) as u64;
-                        self.offer(query, Candidate { badness, row });
-                    }
-                }
+                self.take(asked, &sums, &norms, first_row + start as u64);
             }
         }
+    }
+
+    /// Takes sums of some queries with rows numbered from `first_row`, those of one query together;
+    /// for cosine, the norms of the rows too.
+    fn take(&mut self, asked: Range<usize>, sums: &[f64], norms: &[f64], first_row: u64) {
+        let queries = self.queries.clone();
+        let count = sums.len() / asked.len().max(1);
+        for (query, sums) in asked.zip(sums.chunks_exact(count.max(1))) {
+            for (nth, &sum) in sums.iter().enumerate() {
+                let badness = match queries.metric {
+                    Metric::L2 => sum.sqrt(),
+                    Metric::InnerProduct => -sum,
+                    Metric::Cosine => -cosine(sum, queries.norms[query], norms[nth]),
+                };
+                let row = first_row + nth as u64;
+                self.offer(query, Candidate { badness, row });
+            }
+        }
+    }
+
+    /// Looks at rows, numbered from `first_row`, whose sums with all queries were made elsewhere:
+    /// [`Queries::sum_of`], those of one query together. For cosine, the products of the rows with
+    /// themselves come with them.
+    pub fn scan_sums(&mut self, sums: &[f64], own_products: &[f64], first_row: u64) {
+        let norms: Vec<f64> = own_products.iter().map(|square| square.sqrt()).collect();
+        self.take(0..self.queries.count(), sums, &norms, first_row);
     }
 
     /// Takes over what another search for the same queries has found.

@@ -12,7 +12,6 @@
 //! exact, sums of floats double-doubles, variances merge by Chan's formula.
 
 use array::DataType;
-use half::{bf16, f16};
 
 use crate::accumulators::{
     ComplexProducts, Counts, Extremes, IntegerProducts, IntegerSums, Order, Products, Spreads,
@@ -20,6 +19,7 @@ use crate::accumulators::{
 };
 use crate::block::Fold;
 use crate::element::{Element, elements, with_real};
+use crate::halves::{bf16_of, f16_of};
 use crate::{Block, Error, Reducer, Reduction};
 
 /// Accumulators of the kept cells of a box.
@@ -343,12 +343,8 @@ fn folded<T, F: Fold<T>>(mut cells: F, block: &Block<'_>, values: &[T]) -> F {
 pub(crate) fn encode(data_type: &DataType, numbers: impl Iterator<Item = f64>) -> Vec<u8> {
     let numbers = numbers.map(|number| if number.is_nan() { f64::NAN } else { number });
     match data_type {
-        DataType::Float16 => numbers
-            .flat_map(|n| f16::from_f64(n).to_le_bytes())
-            .collect(),
-        DataType::BFloat16 => numbers
-            .flat_map(|n| bf16::from_f64(n).to_le_bytes())
-            .collect(),
+        DataType::Float16 => numbers.flat_map(|n| f16_of(n).to_le_bytes()).collect(),
+        DataType::BFloat16 => numbers.flat_map(|n| bf16_of(n).to_le_bytes()).collect(),
         DataType::Float32 | DataType::Complex64 => {
             numbers.flat_map(|n| (n as f32).to_le_bytes()).collect()
         }

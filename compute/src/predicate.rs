@@ -11,11 +11,11 @@
 use std::cmp::Ordering;
 
 use array::{DataType, Scalar};
-use half::{bf16, f16};
 
 use crate::Error;
 use crate::cf::number::is_time;
 use crate::element::{Element, elements, with_real};
+use crate::halves::{bf16_of, f16_of};
 use crate::order::Keyed;
 use crate::simd::vectorised;
 
@@ -251,8 +251,8 @@ fn refused(reason: String) -> Error {
 fn rounded(value: Scalar, data_type: &DataType) -> Scalar {
     let float = to_f64(value);
     match data_type {
-        DataType::Float16 => Scalar::Float(f16::from_f64(float).to_f64()),
-        DataType::BFloat16 => Scalar::Float(bf16::from_f64(float).to_f64()),
+        DataType::Float16 => Scalar::Float(f16_of(float).to_f64()),
+        DataType::BFloat16 => Scalar::Float(bf16_of(float).to_f64()),
         DataType::Float32 => Scalar::Float(f64::from(float as f32)),
         DataType::Float64 => Scalar::Float(float),
         _ => value,

@@ -14,7 +14,10 @@ use array::DataType;
 use half::{bf16, f16};
 
 use crate::Error;
-use crate::lanes::{PANEL_COLUMNS, PANEL_ROWS, Products, Step, Vectors, WrappingProducts, sums};
+use crate::halves::{bf16_of, f16_of};
+use crate::lanes::{
+    PANEL_COLUMNS, PANEL_ROWS, Products, Step, SumOf, Sums, Vectors, WrappingProducts, sums,
+};
 
 /// The type of the product of these types: NumPy's `result_type`. `bfloat16` is promoted as `float16`
 /// is; both together are `float32`.
@@ -104,35 +107,11 @@ pub fn multiply(
         "factors fit each other"
     );
     match data_type {
-        DataType::Float64 => part::<Products, 8>(left, right, rows, columns, |sum| {
-            let nan = f64::from_bits(0x7ff8 << 48);
-            if sum.is_nan() { nan } else { sum }.to_le_bytes()
-        }),
-        DataType::Float32 => part::<Products, 4>(left, right, rows, columns, |sum| {
-            let nan = f32::from_bits(0x7fc0 << 16);
-            if sum.is_nan() { nan } else { sum as f32 }.to_le_bytes()
-        }),
-        DataType::Float16 => part::<Products, 2>(left, right, rows, columns, |sum| {
-            let nan = f16::from_bits(0x7e00);
-            if sum.is_nan() {
-                nan
-            } else {
-                f16::from_f32(to_odd(sum))
-            }
-            .to_le_bytes()
-        }),
-        DataType::BFloat16 => part::<Products, 2>(left, right, rows, columns, |sum| {
-            let nan = bf16::from_bits(0x7fc0);
-            if sum.is_nan() {
-                nan
-            } else {
-                bf16::from_f32(to_odd(sum))
-            }
-            .to_le_bytes()
-        }),
-        DataType::Bool => {
-            part::<WrappingProducts, 1>(left, right, rows, columns, |sum| [u8::from(sum != 0)])
-        }
+        DataType::Float64 => part::<Products, 8>(left, right, rows, columns, float64),
+        DataType::Float32 => part::<Products, 4>(left, right, rows, columns, float32),
+        DataType::Float16 => part::<Products, 2>(left, right, rows, columns, float16),
+        DataType::BFloat16 => part::<Products, 2>(left, right, rows, columns, bfloat16),
+        DataType::Bool => part::<WrappingProducts, 1>(left, right, rows, columns, truth),
         // The lowest bytes are the value modulo the size of its type.
         DataType::Int8 | DataType::UInt8 => {
             part::<WrappingProducts, 1>(left, right, rows, columns, lowest)
@@ -145,6 +124,59 @@ pub fn multiply(
         }
         _ => part::<WrappingProducts, 8>(left, right, rows, columns, lowest),
     }
+}
+
+/// What a product of type `data_type` is a sum of.
+pub fn sum_of(data_type: &DataType) -> SumOf {
+    match data_type.is_float() {
+        true => SumOf::Products,
+        false => SumOf::WrappingProducts,
+    }
+}
+
+/// The elements of a product of type `data_type`, from sums that were made elsewhere: those of
+/// [`sum_of`].
+pub fn of_sums(data_type: &DataType, sums: &Sums) -> Vec<u8> {
+    fn all<N: Copy, const B: usize>(sums: &[N], write: impl Fn(N) -> [u8; B]) -> Vec<u8> {
+        sums.iter().flat_map(|&sum| write(sum)).collect()
+    }
+    match (sums, data_type) {
+        (Sums::Floats(sums), DataType::Float16) => all(sums, float16),
+        (Sums::Floats(sums), DataType::BFloat16) => all(sums, bfloat16),
+        (Sums::Floats(sums), DataType::Float32) => all(sums, float32),
+        (Sums::Floats(sums), _) => all(sums, float64),
+        (Sums::Words(sums), DataType::Bool) => all(sums, truth),
+        (Sums::Words(sums), _) => match data_type.size_bytes() {
+            Some(1) => all(sums, lowest::<1>),
+            Some(2) => all(sums, lowest::<2>),
+            Some(4) => all(sums, lowest::<4>),
+            _ => all(sums, lowest::<8>),
+        },
+    }
+}
+
+fn float64(sum: f64) -> [u8; 8] {
+    let nan = f64::from_bits(0x7ff8 << 48);
+    if sum.is_nan() { nan } else { sum }.to_le_bytes()
+}
+
+fn float32(sum: f64) -> [u8; 4] {
+    let nan = f32::from_bits(0x7fc0 << 16);
+    if sum.is_nan() { nan } else { sum as f32 }.to_le_bytes()
+}
+
+fn float16(sum: f64) -> [u8; 2] {
+    let nan = f16::from_bits(0x7e00);
+    if sum.is_nan() { nan } else { f16_of(sum) }.to_le_bytes()
+}
+
+fn bfloat16(sum: f64) -> [u8; 2] {
+    let nan = bf16::from_bits(0x7fc0);
+    if sum.is_nan() { nan } else { bf16_of(sum) }.to_le_bytes()
+}
+
+fn truth(sum: u64) -> [u8; 1] {
+    [u8::from(sum != 0)]
 }
 
 /// The part, panel by panel.
@@ -181,26 +213,6 @@ fn part<S: Step, const N: usize>(
 fn lowest<const N: usize>(sum: u64) -> [u8; N] {
     let bytes = sum.to_le_bytes();
     std::array::from_fn(|at| bytes[at])
-}
-
-/// A number as `f32`, rounded to odd: whatever is cut off leaves the last bit set, so that rounding
-/// once more, to 22 bits or fewer, is as if from the number itself.
-///
-/// Source: Boldo, Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using
-/// rounding to odd", 2008.
-fn to_odd(value: f64) -> f32 {
-    let nearest = value as f32;
-    let back = f64::from(nearest);
-    if back == value || value.is_nan() {
-        return nearest;
-    }
-    let bits = nearest.to_bits();
-    let cut_off = if back.abs() > value.abs() {
-        bits - 1
-    } else {
-        bits
-    };
-    f32::from_bits(cut_off | 1)
 }
 
 #[cfg(test)]
@@ -325,29 +337,6 @@ mod tests {
                 let right = Vectors::columns(&floats, bytes(&b), 2, 1);
                 assert_eq!(multiply(&type_, &left, &right, 0..1, 0..1), wanted);
             }
-        }
-    }
-
-    #[test]
-    fn halves_are_rounded_once() {
-        // Just above the middle of two halves; as f32 it is the middle, which goes to the even one.
-        let above = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
-        assert_eq!(f16::from_f32(to_odd(above)).to_bits(), 0x3c01);
-        assert_eq!(f16::from_f32(above as f32).to_bits(), 0x3c00);
-        let above = 1.0 + 2f64.powi(-8) + 2f64.powi(-40);
-        assert_eq!(bf16::from_f32(to_odd(above)).to_bits(), 0x3f81);
-        for (value, wanted) in [
-            (65520.0, f16::INFINITY),
-            (65520.0 - 1e-9, f16::MAX),
-            (-1e300, f16::NEG_INFINITY),
-            (1e-300, f16::ZERO),
-            (-1e-300, f16::NEG_ZERO),
-            (2f64.powi(-25), f16::ZERO),
-            (2f64.powi(-25) * 1.0000001, f16::from_bits(1)),
-            (f64::INFINITY, f16::INFINITY),
-        ] {
-            let found = f16::from_f32(to_odd(value)).to_bits();
-            assert_eq!(found, wanted.to_bits(), "{value}");
         }
     }
 

@@ -307,7 +307,7 @@ class AsyncClient(_Caller):
         return Limits.of(await self._json("GET", "/v1/limits"))
 
     async def status(self) -> dict[str, Any]:
-        """What the service is doing: requests, jobs, memory, caches, the store."""
+        """What the service is doing: requests, jobs, memory, GPUs, caches, the store."""
         found: dict[str, Any] = await self._json("GET", "/v1/status")
         return found
 
@@ -1331,7 +1331,7 @@ class AsyncSnapshot(_Caller):
         **options: Unpack[ReduceOptions],
     ) -> dict[str, Any]:
         """What a read, or with ``reduce`` a reduction, would cost: chunks, requests, bytes, memory
-        and time. Runs nothing."""
+        and time; of a reduction, in ``compute``, whether a GPU makes it. Runs nothing."""
         parameters = _reduce_parameters(reduce, options)
         target = f"{self._target}/explain/{key_path(path)}{query(parameters)}"
         answer: dict[str, Any] = await self._json("GET", target)

@@ -107,7 +107,7 @@ class Client:
         return run(self._aio.limits())
 
     def status(self) -> dict[str, Any]:
-        """What the service is doing: requests, jobs, memory, caches, the store."""
+        """What the service is doing: requests, jobs, memory, GPUs, caches, the store."""
         return run(self._aio.status())
 
     def whoami(self) -> dict[str, Any]:
@@ -971,7 +971,7 @@ class Snapshot:
         self, path: str, reduce: str | Sequence[str] | None = None, **options: Unpack[ReduceOptions]
     ) -> dict[str, Any]:
         """What a read, or with ``reduce`` a reduction, would cost: chunks, requests, bytes, memory
-        and time. Runs nothing.
+        and time; of a reduction, in ``compute``, whether a GPU makes it. Runs nothing.
         """
         return run(self._aio.explain(path, reduce, **options))
 

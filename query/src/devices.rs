@@ -5,13 +5,18 @@ use std::sync::Arc;
 use array::DataType;
 use compute::cf::CfDecoder;
 use compute::gather::AxisPart;
-use compute::gpu::{self, DeviceStatus, Estimate, Geometry, Gpus, Stretch, Wanted, Workload};
+use compute::gpu::{
+    self, DeviceStatus, Estimate, FoundSums, Geometry, Gpus, Stretch, Wanted, Workload,
+};
+use compute::lanes::{SumOf, Vectors};
 
 use crate::measure::{Aggregation, Measure, Role};
 
 /// Decoded bytes of the inner chunks one task of a device takes, about: its streams stage some while
 /// others are at work.
 pub(crate) const TASK_BYTES: u64 = 32 << 20;
+/// Most sums over vectors that are asked for at once.
+const SUMS_MAX: u64 = 2 << 20;
 /// Bytes of what devices add up for a kept cell, at most.
 const ACCUMULATOR_BYTES: u64 = 24;
 
@@ -137,9 +142,8 @@ impl Devices {
             return Decision::processor("no kernel makes groups");
         }
         let wanted = wanted(&aggregation.measures);
-        let is_supported = |wanted: &[Wanted<'_>]| {
-            gpu::supports(asked.data_type, asked.decoder, wanted)
-        };
+        let is_supported =
+            |wanted: &[Wanted<'_>]| gpu::supports(asked.data_type, asked.decoder, wanted);
         let Some(wanted) = wanted.filter(|wanted| is_supported(wanted)) else {
             let data_type = asked.data_type;
             return Decision::processor(format!("no kernel does this with {data_type}"));
@@ -159,6 +163,43 @@ impl Devices {
             reason: reason.to_owned(),
             estimate: Some(estimate),
         }
+    }
+}
+
+impl Devices {
+    /// Most bytes of sums that come from devices at once.
+    pub(crate) fn sums_bytes_max(&self) -> u64 {
+        match &self.gpus {
+            Some(_) => 8 * SUMS_MAX,
+            None => 0,
+        }
+    }
+
+    /// Sums over each left and each right vector on a device, if one is faster or always used; `None`
+    /// if the processor has to make them.
+    pub(crate) fn sums(
+        &self,
+        of: SumOf,
+        left: &Vectors<'_>,
+        right: &Vectors<'_>,
+        with_own_products: bool,
+        threads: usize,
+    ) -> Option<FoundSums> {
+        let gpus = self.gpus.as_ref().filter(|gpus| gpus.works())?;
+        let pairs = (left.count() as u64).saturating_mul(right.count() as u64);
+        if pairs > SUMS_MAX {
+            return None;
+        }
+        let products = pairs.saturating_mul(left.length() as u64);
+        let copied = left.size_bytes() + right.size_bytes();
+        let copied = pairs.saturating_mul(8).saturating_add(copied as u64);
+        let estimate = gpus
+            .rates()?
+            .estimate_sums(products, copied, threads as u64);
+        if self.used != DeviceUse::Always && !estimate.prefers_device() {
+            return None;
+        }
+        gpus.sums(of, left, right, with_own_products).ok()
     }
 }
 

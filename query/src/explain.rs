@@ -8,6 +8,7 @@ use compute::cf::{CfDecoder, Decode};
 use compute::predicate::Predicate;
 use storage::{ChunkKind, ChunkRow};
 
+use crate::devices::Decision;
 use crate::engine::{Engine, numbers};
 use crate::fetch::Outlook;
 use crate::measure::Aggregation;
@@ -25,8 +26,17 @@ pub struct Requests {
     pub bytes: u64,
 }
 
+/// Who makes a reduction.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Computation {
+    /// Statistics tell all of it.
+    Statistics,
+    /// The processor or devices.
+    Decided(Decision),
+}
+
 /// The plan of a read or a reduction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Explanation {
     /// Stored chunks the selection touches, stored or not.
     pub chunks: u64,
@@ -54,6 +64,8 @@ pub struct Explanation {
     pub memory_bytes: u64,
     /// Time the requests are taken to need.
     pub store_time: Duration,
+    /// Who makes the reduction, if it is one.
+    pub computation: Option<Computation>,
 }
 
 impl Engine {
@@ -80,10 +92,13 @@ impl Engine {
             ..Explanation::default()
         };
         if plan.inner_chunks() == 0 {
+            explanation.computation = aggregation.map(|_| processor(NOTHING_READ));
             return Ok(explanation);
         }
         let all_conditions = conditions;
-        let by_statistics = self.is_summary(array, &plan, decode, aggregation)?;
+        let is_one_value = self.is_one_value(array, &plan, decode, aggregation)?;
+        let raw_of_masked = decode == Decode::Raw && masks(array)?;
+        let by_statistics = is_one_value && self.settings.uses_statistics && !raw_of_masked;
         let whole = plan.whole_chunks()?;
         let covered = match by_statistics && !whole.is_empty() {
             true => array.node.covered_statistics(&whole).await?,
@@ -132,6 +147,19 @@ impl Engine {
         explanation.decoded_bytes = explanation
             .inner_chunks
             .saturating_mul(array.decoded_bytes());
+        explanation.computation = match aggregation {
+            _ if is_one_value && explanation.chunks_in_statistics == explanation.chunks => {
+                Some(Computation::Statistics)
+            }
+            Some(_) if explanation.inner_chunks == 0 => Some(processor(NOTHING_READ)),
+            Some(_) if is_one_value => Some(processor(ONE_VALUE)),
+            Some(aggregation) => {
+                let decoder = decoder(array, decode)?;
+                let decision = self.decide(array, &plan, aggregation, decoder.as_ref());
+                Some(Computation::Decided(decision))
+            }
+            None => None,
+        };
         let Requests { count, bytes } = explanation.requests;
         explanation.store_time = match count {
             0 => Duration::ZERO,
@@ -165,8 +193,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether statistics may answer a part of it.
-    fn is_summary(
+    /// Whether it comes down to statistics: those that are stored, and others made on the way.
+    fn is_one_value(
         &self,
         array: &ArrayReader,
         plan: &Plan,
@@ -176,12 +204,30 @@ impl Engine {
         let Some(aggregation) = aggregation else {
             return Ok(false);
         };
-        let metadata = array.metadata();
-        let decoder = CfDecoder::new(&metadata.data_type, &metadata.attributes, decode)?;
-        let raw_of_masked = decode == Decode::Raw && masks(array)?;
-        let told = summaries(aggregation, plan, &metadata.data_type, decoder.as_ref());
-        Ok(self.settings.uses_statistics && !raw_of_masked && told.is_some())
+        let (data_type, decoder) = (&array.metadata().data_type, decoder(array, decode)?);
+        Ok(summaries(aggregation, plan, data_type, decoder.as_ref()).is_some())
     }
+}
+
+/// Why the processor makes what no device is asked for.
+const NOTHING_READ: &str = "no chunk is read";
+const ONE_VALUE: &str = "one value is made of statistics, and these of the chunks without";
+
+fn processor(reason: &str) -> Computation {
+    Computation::Decided(Decision {
+        is_on_device: false,
+        reason: reason.to_owned(),
+        estimate: None,
+    })
+}
+
+fn decoder(array: &ArrayReader, decode: Decode) -> Result<Option<CfDecoder>, Error> {
+    let metadata = array.metadata();
+    Ok(CfDecoder::new(
+        &metadata.data_type,
+        &metadata.attributes,
+        decode,
+    )?)
 }
 
 impl Explanation {

@@ -46,7 +46,7 @@ pub use counters::{Counters, Tier};
 pub use devices::{Decision, DeviceUse, Devices};
 pub use engine::{Engine, Settings};
 pub use error::Error;
-pub use explain::{Explanation, Requests};
+pub use explain::{Computation, Explanation, Requests};
 pub use fetch::ArrayReader;
 pub use measure::{Aggregation, AxisWeights, Grouping, Measure, Role};
 pub use plan::{ChunkRead, Plan};

@@ -10,9 +10,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use array::{Elements, OutputAxis, ResolvedSelection, Tensor};
+use array::{DataType, Elements, OutputAxis, ResolvedSelection, Tensor};
 use compute::cf::{CfDecoder, Decode};
-use compute::lanes::PANEL_BYTES;
+use compute::gpu::FoundSums;
+use compute::lanes::{PANEL_BYTES, Sums, Vectors};
 use compute::nearest::{self, Neighbours, Queries, Search};
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -49,7 +50,9 @@ impl Engine {
         let searches = queries.search_bytes().saturating_mul(threads + 2);
         let panels = PANEL_BYTES.saturating_mul(threads);
         let pieces = piece.saturating_mul(2);
-        Ok(pieces.saturating_add(searches).saturating_add(panels))
+        let sums = self.devices.sums_bytes_max();
+        let all = [pieces, searches, panels, sums].into_iter();
+        Ok(all.fold(0, u64::saturating_add))
     }
 
     /// The nearest rows of a selection of two dimensions, with memory that was reserved for it, as
@@ -113,6 +116,13 @@ impl Engine {
         let count = bytes.len() / row;
         let work = (queries.length() as u64).saturating_mul(queries.count().max(1) as u64);
         let most = (PART_WORK / work.max(1)).max(1) as usize;
+        let of_device = self.sums_of(&bytes, &data_type, queries).await?;
+        if let Some(found) = of_device
+            && let Sums::Floats(sums) = found.sums
+        {
+            whole.scan_sums(&sums, &found.own_products, first);
+            return Ok(());
+        }
         // As many parts as there are threads, at least, if they are worth it.
         let most = most.min(count.div_ceil(self.pool.threads()).max(1));
         let parts = (0..count).step_by(most).map(|start| {
@@ -130,6 +140,28 @@ impl Engine {
             whole.merge(part);
         }
         Ok(())
+    }
+
+    /// What a device finds of the queries with rows, if one looks at them.
+    async fn sums_of(
+        &self,
+        bytes: &Arc<Vec<u8>>,
+        data_type: &DataType,
+        queries: &Arc<Queries>,
+    ) -> Result<Option<FoundSums>, Error> {
+        if self.devices.gpus().is_none() {
+            return Ok(None);
+        }
+        let (devices, threads) = (self.devices.clone(), self.pool.threads());
+        let (bytes, data_type) = (bytes.clone(), data_type.clone());
+        let queries = queries.clone();
+        let work = move || {
+            let row = data_type.size_bytes().unwrap_or(1) * queries.length();
+            let rows = Vectors::rows(&data_type, &bytes, bytes.len() / row, queries.length());
+            let (of, with_norms) = (queries.sum_of(), queries.needs_norms());
+            Ok(devices.sums(of, &queries.vectors(), &rows, with_norms, threads))
+        };
+        self.pool.run(work).await
     }
 
     /// The selection in pieces of whole rows.

@@ -14,6 +14,7 @@ use compute::product;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::budget::Reservation;
+use crate::devices::Devices;
 use crate::engine::Engine;
 use crate::{ArrayReader, Error};
 
@@ -152,6 +153,55 @@ impl Product {
                 part.batches.clone().flat_map(batch).collect()
             }
         }
+    }
+}
+
+impl Product {
+    /// Computes all of it on devices; `None` if the processor has to.
+    fn multiply_on(
+        &self,
+        devices: &Devices,
+        threads: usize,
+        left: &[u8],
+        right: &[u8],
+    ) -> Option<Vec<u8>> {
+        let [left_type, right_type] = &self.types;
+        let Extent {
+            batches,
+            rows,
+            columns,
+            length,
+        } = self.extent;
+        let [batches, rows, columns, length] =
+            [batches, rows, columns, length].map(|extent| extent as usize);
+        // Rows whose sums are asked for at once.
+        let most = (devices.sums_bytes_max() as usize / 8 / columns.max(1)).max(1);
+        let (rows_type, rows_bytes) = match self.kind {
+            Kind::Matrix | Kind::Last => (left_type, left),
+            Kind::Inner => (right_type, right),
+        };
+        let row_bytes = length * rows_type.size_bytes()?;
+        let batch_bytes = length * columns * left_type.size_bytes()?;
+        let mut result = Vec::new();
+        for batch in 0..batches {
+            let right = match self.kind {
+                Kind::Matrix => Vectors::columns(right_type, right, length, columns),
+                Kind::Last => Vectors::rows(right_type, right, columns, length),
+                Kind::Inner => {
+                    let bytes = &left[batch * batch_bytes..(batch + 1) * batch_bytes];
+                    Vectors::columns(left_type, bytes, length, columns)
+                }
+            };
+            for first in (0..rows).step_by(most) {
+                let end = rows.min(first + most);
+                let bytes = &rows_bytes[first * row_bytes..end * row_bytes];
+                let left = Vectors::rows(rows_type, bytes, end - first, length);
+                let of = product::sum_of(&self.data_type);
+                let found = devices.sums(of, &left, &right, false, threads)?;
+                result.extend(product::of_sums(&self.data_type, &found.sums));
+            }
+        }
+        Some(result)
     }
 }
 
@@ -323,7 +373,8 @@ impl Engine {
         let part: u64 = product.extent.part().iter().product();
         let part = part.saturating_mul(8 + 8).saturating_add(PANEL_BYTES);
         let parts = part.saturating_mul(self.pool.threads() as u64);
-        Ok([left, right, result, parts]
+        let sums = self.devices.sums_bytes_max();
+        Ok([left, right, result, parts, sums]
             .into_iter()
             .fold(0, u64::saturating_add))
     }
@@ -339,6 +390,24 @@ impl Engine {
     ) -> Result<Tensor, Error> {
         let left = self.factor(&product.left, product.decode).await?;
         let right = self.factor(&product.right, product.decode).await?;
+        let result = match self.on_device(product, &left, &right).await? {
+            Some(result) => result,
+            None => self.on_pool(product, &left, &right).await?,
+        };
+        Ok(Tensor {
+            data_type: product.data_type.clone(),
+            shape: product.shape.clone(),
+            elements: Elements::Fixed(result),
+        })
+    }
+
+    /// The elements of the product, part by part.
+    async fn on_pool(
+        &self,
+        product: &Arc<Product>,
+        left: &Arc<Vec<u8>>,
+        right: &Arc<Vec<u8>>,
+    ) -> Result<Vec<u8>, Error> {
         let mut result = vec![0; shape::size_bytes(&product.shape, &product.data_type)?];
         let parts = product.extent.parts().map(|part| {
             let (product, left, right) = (product.clone(), left.clone(), right.clone());
@@ -352,11 +421,23 @@ impl Engine {
         while let Some((part, cells)) = done.try_next().await? {
             product.extent.place(&part, size, &cells, &mut result);
         }
-        Ok(Tensor {
-            data_type: product.data_type.clone(),
-            shape: product.shape.clone(),
-            elements: Elements::Fixed(result),
-        })
+        Ok(result)
+    }
+
+    /// The same from a device, if one makes them.
+    async fn on_device(
+        &self,
+        product: &Arc<Product>,
+        left: &Arc<Vec<u8>>,
+        right: &Arc<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        if self.devices.gpus().is_none() {
+            return Ok(None);
+        }
+        let (devices, threads) = (self.devices.clone(), self.pool.threads());
+        let (product, left, right) = (product.clone(), left.clone(), right.clone());
+        let work = move || Ok(product.multiply_on(&devices, threads, &left, &right));
+        self.pool.run(work).await
     }
 
     /// The elements of a factor.

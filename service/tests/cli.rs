@@ -386,6 +386,16 @@ fn settings_of_a_file_hold_and_wrong_ones_are_refused_at_start() {
         error.contains("quarr.toml:2") && error.contains("nowhere"),
         "{error}"
     );
+    for (line, said) in [
+        ("gpu = \"sometimes\"", "sometimes"),
+        ("gpu-memory = \"1MiB\"", "16MiB is the least"),
+        ("[gpu]\ndevices = 0", "1..=64"),
+    ] {
+        write(line);
+        let (code, error) = place.error(&with_file(&["serve"]));
+        let is_placed = error.contains("quarr.toml:") && error.contains(said);
+        assert!(code == 2 && is_placed, "{line}: {error}");
+    }
     let (code, error) = place.error(&["--config", "none.toml", "serve"]);
     assert!(code == 2 && error.contains("none.toml"), "{error}");
 }

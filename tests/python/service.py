@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -97,14 +98,20 @@ class ServerProcess:
     """Starts a server, on a free port if none is given, and stops it; its output is shown when a test
     fails."""
 
-    def __init__(self, store: Path, *arguments: str, port: int = 0) -> None:
+    def __init__(
+        self,
+        store: Path,
+        *arguments: str,
+        port: int = 0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.process = subprocess.Popen(
             [BIN, "serve", "--store", store, "--listen", f"127.0.0.1:{port}", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             # There is no balancer that would have to notice.
-            env={"QUARR_DRAIN_DELAY": "0s"} | os.environ,
+            env={"QUARR_DRAIN_DELAY": "0s"} | os.environ | dict(environment or {}),
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:

@@ -178,3 +178,82 @@ impl<L: Lanes> Tree<L> {
         totals.reduce(|later, earlier| L::follow(earlier, later))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accumulators::Sums;
+    use crate::block::Fold as _;
+
+    /// The order of this module, word by word.
+    fn in_order(values: &[f64]) -> (f64, f64) {
+        fn two_sum(a: f64, b: f64) -> (f64, f64) {
+            let sum = a + b;
+            let part = sum - a;
+            (sum, (a - (sum - part)) + (b - part))
+        }
+        fn merge(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+            let (sum, error) = two_sum(a.0, b.0);
+            (sum, a.1 + (error + b.1))
+        }
+        fn of_segment(values: &[f64], lanes: usize) -> (f64, f64) {
+            let mut all = vec![(0.0, 0.0); lanes];
+            for (nth, &value) in values.iter().enumerate() {
+                let lane = &mut all[nth % lanes];
+                let (sum, error) = two_sum(lane.0, value);
+                *lane = (sum, lane.1 + error);
+            }
+            while all.len() > 1 {
+                let (low, high) = all.split_at(all.len() / 2);
+                all = low.iter().zip(high).map(|(&a, &b)| merge(a, b)).collect();
+            }
+            all[0]
+        }
+        fn of_segments(segments: &[(f64, f64)]) -> (f64, f64) {
+            if let [one] = segments {
+                return *one;
+            }
+            let left = segments.len().next_power_of_two() / 2;
+            let (left, right) = segments.split_at(left);
+            merge(of_segments(left), of_segments(right))
+        }
+        if values.len() <= SHORT {
+            return of_segment(values, LANES);
+        }
+        let segments = values.chunks(SEGMENT).map(|part| of_segment(part, ROW));
+        of_segments(&segments.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn runs_are_added_in_the_order_that_is_written_down() {
+        let value = |n: usize| ((n * n + 7) % 1013) as f64 / 7.0 - 60.0 + 3e4 / (n + 1) as f64;
+        for length in [
+            1,
+            7,
+            8,
+            9,
+            100,
+            SHORT,
+            SHORT + 1,
+            4000,
+            SEGMENT,
+            SEGMENT + 1,
+            30_001,
+        ] {
+            let values: Vec<f64> = (0..length).map(value).collect();
+            let mut sums = Sums::new(1, false);
+            sums.one(0, 0, &values);
+            let (high, low) = in_order(&values);
+            let found = sums.get(0);
+            assert_eq!((found.hi, found.lo), (high, low), "{length}");
+            // The same where elements are widened in steps.
+            let halves: Vec<half::f16> = values.iter().map(|&v| crate::halves::f16_of(v)).collect();
+            let widened: Vec<f64> = halves.iter().map(|half| half.to_f64()).collect();
+            let mut of_halves = Sums::new(1, false);
+            of_halves.one(0, 0, &halves);
+            let (high, low) = in_order(&widened);
+            let found = of_halves.get(0);
+            assert_eq!((found.hi, found.lo), (high, low), "halves {length}");
+        }
+    }
+}

@@ -29,6 +29,7 @@ pub(crate) use stamp::{Interval, Stamp};
 
 use crate::Error;
 use crate::element::{Element, elements, with_real};
+use crate::halves::{bf16_of, f16_of};
 use number::Number;
 
 /// How much of the decoding to do.
@@ -179,8 +180,8 @@ impl CfDecoder {
                 linear(value.to_f64(), scale.map(round), offset.map(round), round) as f32
             }),
             DataType::Float16 => write(values, &mask, f16::NAN, |value| {
-                let round = |value: f64| f16::from_f64(value).to_f64();
-                f16::from_f64(linear(
+                let round = |value: f64| f16_of(value).to_f64();
+                f16_of(linear(
                     value.to_f64(),
                     scale.map(round),
                     offset.map(round),
@@ -188,8 +189,8 @@ impl CfDecoder {
                 ))
             }),
             DataType::BFloat16 => write(values, &mask, bf16::NAN, |value| {
-                let round = |value: f64| bf16::from_f64(value).to_f64();
-                bf16::from_f64(linear(
+                let round = |value: f64| bf16_of(value).to_f64();
+                bf16_of(linear(
                     value.to_f64(),
                     scale.map(round),
                     offset.map(round),

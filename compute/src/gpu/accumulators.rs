@@ -40,7 +40,9 @@ pub(super) enum Kind {
     Tally,
     Extreme,
     WholeSum,
-    WholeExtreme { is_signed: bool },
+    WholeExtreme {
+        is_signed: bool,
+    },
 }
 
 impl Kind {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::{CudaContext, CudaStream};
 
+use super::Settings;
 use super::accumulators::Found;
 use super::cache::{Cache, Key, Resident};
 use super::driver::DeviceMemory;
@@ -12,7 +13,10 @@ use super::error::Failure;
 use super::kernels::Kernels;
 use super::lane::Lane;
 use super::memory::Allowance;
+use super::nvcomp::Nvcomp;
 use super::task::{Staged, Task};
+use super::vectors::{FoundSums, VectorLane};
+use crate::lanes::{SumOf, Vectors};
 
 /// Streams of a device: two copy and compute beside each other, the others are being staged.
 const LANES: usize = 4;
@@ -44,9 +48,14 @@ pub(super) struct Device {
     allowance: Allowance,
     cache: Mutex<Cache>,
     lanes: Mutex<Lanes>,
+    /// For sums over vectors; one at a time, which use the whole device.
+    vectors: Mutex<Option<VectorLane>>,
+    is_relaxed: bool,
     counters: Counters,
     failures_running: AtomicU64,
     is_broken: AtomicBool,
+    /// Last, so that it is there for as long as lanes are.
+    nvcomp: Option<Arc<Nvcomp>>,
 }
 
 #[derive(Debug, Default)]
@@ -62,10 +71,12 @@ struct Counters {
     launches: AtomicU64,
     replays: AtomicU64,
     copied_bytes: AtomicU64,
+    decompressed_bytes: AtomicU64,
     cache_hits: AtomicU64,
     cache_misses: AtomicU64,
     busy: AtomicU64,
     out_of_memory: AtomicU64,
+    undecoded: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -98,6 +109,8 @@ pub struct DeviceStatus {
     pub replays: u64,
     /// Bytes of chunks that were copied to it.
     pub copied_bytes: u64,
+    /// Bytes that nvCOMP was to make of some of them there.
+    pub decompressed_bytes: u64,
     /// Chunks that were on it.
     pub cache_hits: u64,
     /// Chunks that were not.
@@ -106,6 +119,8 @@ pub struct DeviceStatus {
     pub busy: u64,
     /// Tasks it had no memory for.
     pub out_of_memory: u64,
+    /// Tasks of which it did not decompress all.
+    pub undecoded: u64,
     /// Tasks that failed.
     pub failures: u64,
 }
@@ -119,14 +134,15 @@ fn count(counter: &AtomicU64, more: u64) {
 }
 
 impl Device {
-    /// A device of whose memory at most `memory_limit` bytes are used (by default three quarters of
-    /// it), half of them for chunks that stay.
+    /// A device, half of whose memory that may be used is for chunks that stay.
     pub(super) fn new(
         context: Arc<CudaContext>,
-        memory_limit: Option<u64>,
+        settings: &Settings,
+        nvcomp: Option<Arc<Nvcomp>>,
     ) -> Result<Self, Failure> {
         let total_bytes = context.total_mem()? as u64;
-        let limit = memory_limit.unwrap_or(total_bytes / 4 * 3).min(total_bytes);
+        let limit = settings.memory_limit_bytes.unwrap_or(total_bytes / 4 * 3);
+        let limit = limit.min(total_bytes);
         Ok(Self {
             name: context.name()?,
             kernels: Kernels::new(&context),
@@ -134,11 +150,48 @@ impl Device {
             allowance: Allowance::new(limit),
             cache: Mutex::new(Cache::new(limit / 2)),
             lanes: Mutex::default(),
+            vectors: Mutex::default(),
+            is_relaxed: settings.is_relaxed,
             counters: Counters::default(),
             failures_running: AtomicU64::new(0),
             is_broken: AtomicBool::new(false),
+            nvcomp,
             context,
         })
+    }
+
+    /// Sums over vectors; see [`VectorLane::sums`].
+    pub(super) fn sums(
+        &self,
+        of: SumOf,
+        left: &Vectors<'_>,
+        right: &Vectors<'_>,
+        with_own_products: bool,
+    ) -> Result<FoundSums, Failure> {
+        if self.is_broken() {
+            let reason = "it failed before".to_owned();
+            return Err(Failure::Failed { reason });
+        }
+        let Ok(mut idle) = self.vectors.try_lock() else {
+            self.note(&Failure::Busy);
+            return Err(Failure::Busy);
+        };
+        let taken = idle.take();
+        let lane = taken.map_or_else(|| VectorLane::new(&self.context, self.is_relaxed), Ok);
+        let done = lane.and_then(|mut lane| {
+            let found = lane.sums(self, of, left, right, with_own_products)?;
+            // Not after a failure: a new one is made then.
+            *idle = Some(lane);
+            Ok(found)
+        });
+        match &done {
+            Ok(_) => {
+                self.failures_running.store(0, Ordering::Relaxed);
+                count(&self.counters.tasks, 1);
+            }
+            Err(failure) => self.note(failure),
+        }
+        done
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -195,6 +248,7 @@ impl Device {
         match failure {
             Failure::OutOfMemory => count(&self.counters.out_of_memory, 1),
             Failure::Busy => count(&self.counters.busy, 1),
+            Failure::Undecoded { .. } => count(&self.counters.undecoded, 1),
             Failure::Unsupported => {}
             Failure::Failed { .. } => {
                 count(&self.counters.failures, 1);
@@ -207,6 +261,10 @@ impl Device {
 
     pub(super) fn kernels(&self) -> &Kernels {
         &self.kernels
+    }
+
+    pub(super) fn nvcomp(&self) -> Option<&Nvcomp> {
+        self.nvcomp.as_deref()
     }
 
     /// Memory of the device. Chunks that stay make way for it, as do idle lanes.
@@ -227,6 +285,14 @@ impl Device {
         }
     }
 
+    /// Gives the memory for sums over vectors back, if nobody uses it.
+    fn clear_vectors(&self) -> bool {
+        let Ok(mut idle) = self.vectors.try_lock() else {
+            return false;
+        };
+        idle.take().is_some()
+    }
+
     fn make_room(&self) -> bool {
         if lock(&self.cache).forget_oldest() {
             return true;
@@ -238,7 +304,7 @@ impl Device {
                 lane.clear();
                 true
             }
-            _ => false,
+            _ => self.clear_vectors(),
         }
     }
 
@@ -283,6 +349,10 @@ impl Device {
         count(&self.counters.copied_bytes, bytes as u64);
     }
 
+    pub(super) fn decompressed(&self, bytes: u64) {
+        count(&self.counters.decompressed_bytes, bytes);
+    }
+
     pub(super) fn launched(&self, launches: usize) {
         count(&self.counters.launches, launches as u64);
     }
@@ -317,10 +387,12 @@ impl Device {
             launches: read(&counters.launches),
             replays: read(&counters.replays),
             copied_bytes: read(&counters.copied_bytes),
+            decompressed_bytes: read(&counters.decompressed_bytes),
             cache_hits: read(&counters.cache_hits),
             cache_misses: read(&counters.cache_misses),
             busy: read(&counters.busy),
             out_of_memory: read(&counters.out_of_memory),
+            undecoded: read(&counters.undecoded),
             failures: read(&counters.failures),
         }
     }

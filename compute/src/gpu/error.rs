@@ -15,6 +15,12 @@ pub enum Failure {
     /// All its streams are at work.
     #[error("the device is busy")]
     Busy,
+    /// Compressed streams were not decompressed there: they are damaged, or nvCOMP does not know how.
+    #[error("the device did not decompress all streams: status {status}")]
+    Undecoded {
+        /// What nvCOMP says of the first of them; 0 if it only gave another number of bytes.
+        status: i32,
+    },
     /// The driver refused, or the device broke.
     #[error("the device failed: {reason}")]
     Failed {

@@ -139,7 +139,10 @@ mod tests {
     fn every_module_is_ptx_that_an_old_driver_takes() {
         for name in NAMES {
             let ptx = ptx(name).unwrap();
-            assert!(ptx.starts_with(&format!("// quarr module {name}\n")), "{name}");
+            assert!(
+                ptx.starts_with(&format!("// quarr module {name}\n")),
+                "{name}"
+            );
             assert!(ptx.contains(".version 8.1\n.target sm_70\n"), "{name}");
         }
     }

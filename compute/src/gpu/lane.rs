@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A chunk is copied while the next one is decoded; the lanes of a device do the same beside each
-//! other. Launches that come again, with the same memory, become a graph.
+//! other. Chunks that come compressed are decompressed between the copies and the kernels (`expand.rs`).
+//! Launches that come again, with the same memory, become a graph.
 
 use std::sync::Arc;
 
@@ -19,15 +20,17 @@ use super::cache::{Key, Resident};
 use super::device::{Device, Stop};
 use super::driver::{self, DeviceMemory, Graph, Launch, Pinned};
 use super::error::Failure;
+use super::expand::{Expander, Packed};
 use super::memory::{Places, Span};
 use super::plan::{Arena, Outline};
+use super::streams::Streams;
 use super::task::{Staged, Task};
 use crate::histogram::Histogram;
 
 /// Most bytes of the host that one lane stages chunks in.
 pub(super) const STAGING_BYTES_MAX: usize = 256 << 20;
 /// Memory is taken in steps of this, so that tasks of about the same size find it there.
-const STEP_BYTES: usize = 4 << 20;
+pub(super) const STEP_BYTES: usize = 4 << 20;
 /// What lies between the places of chunks that have several layouts.
 const GAPS_BYTES: usize = 64 << 10;
 /// Most graphs a lane keeps.
@@ -39,6 +42,7 @@ pub(super) struct Lane {
     stream: Arc<CudaStream>,
     pinned: Option<Pinned>,
     memory: Option<DeviceMemory>,
+    expander: Expander,
     /// Launches that came before, and their graph if they came twice.
     graphs: Vec<(Vec<Launch>, Option<Graph>)>,
 }
@@ -51,6 +55,12 @@ enum Chunk {
     Kept(Key, Resident),
     /// It was copied to the arena.
     Passing { address: u64, layout: Layout },
+    /// It is decompressed to memory of its own, and goes with the task: its place in the arena has its
+    /// streams.
+    Expanded {
+        memory: DeviceMemory,
+        layout: Layout,
+    },
 }
 
 impl Chunk {
@@ -58,13 +68,14 @@ impl Chunk {
         match self {
             Self::Resident(chunk) | Self::Kept(_, chunk) => chunk.memory.address(),
             Self::Passing { address, .. } => *address,
+            Self::Expanded { memory, .. } => memory.address(),
         }
     }
 
     fn layout(&self) -> Layout {
         match self {
             Self::Resident(chunk) | Self::Kept(_, chunk) => chunk.layout,
-            Self::Passing { layout, .. } => *layout,
+            Self::Passing { layout, .. } | Self::Expanded { layout, .. } => *layout,
         }
     }
 }
@@ -83,18 +94,24 @@ impl Lane {
             stream: context.new_stream()?,
             pinned: None,
             memory: None,
+            expander: Expander::default(),
             graphs: Vec::new(),
         })
     }
 
     /// Bytes of the device it holds.
     pub(super) fn bytes(&self) -> usize {
+        self.arena_bytes() + self.expander.bytes()
+    }
+
+    fn arena_bytes(&self) -> usize {
         self.memory.as_ref().map_or(0, DeviceMemory::bytes)
     }
 
     /// Gives its memory back.
     pub(super) fn clear(&mut self) {
         (self.pinned, self.memory) = (None, None);
+        self.expander = Expander::default();
         self.graphs.clear();
     }
 
@@ -137,7 +154,8 @@ impl Lane {
         outline.arena(&mut one).ok_or(Failure::Unsupported)?;
         let room = one.bytes() + GAPS_BYTES;
         self.reserve(device, room)?;
-        let chunks = self.bring_in(device, task, known, &inputs, stage)?;
+        let (chunks, packed) = self.bring_in(device, task, known, &inputs, stage)?;
+        let started = self.expander.start(device, &self.stream, &packed)?;
         let mut groups = groups(&outline, &chunks)?;
         for group in &mut groups {
             let arena = group.outline.arena(&mut places);
@@ -149,6 +167,8 @@ impl Lane {
         }
         self.start(device, &chunks, &groups)?;
         self.stream.synchronize().map_err(Failure::from)?;
+        // Before anything that was found is looked at, or a chunk is kept.
+        self.expander.check(&started)?;
         for chunk in chunks {
             if let Chunk::Kept(key, resident) = chunk {
                 device.keep(key, resident);
@@ -157,7 +177,7 @@ impl Lane {
         Ok(self.results(task, &groups)?)
     }
 
-    /// Copies the chunks that are not on the device to it.
+    /// Copies the chunks that are not on the device to it; those that are compressed come apart.
     fn bring_in<E>(
         &mut self,
         device: &Device,
@@ -165,9 +185,9 @@ impl Lane {
         known: Vec<Option<Resident>>,
         inputs: &[Span],
         stage: &mut impl FnMut(usize, &mut [u8]) -> Result<Staged, E>,
-    ) -> Result<Vec<Chunk>, Stop<E>> {
+    ) -> Result<(Vec<Chunk>, Vec<Packed>), Stop<E>> {
         let mut inputs = inputs.iter();
-        let mut chunks = Vec::new();
+        let (mut chunks, mut compressed) = (Vec::new(), Vec::new());
         for (nth, known) in known.into_iter().enumerate() {
             if let Some(resident) = known {
                 chunks.push(Chunk::Resident(resident));
@@ -180,30 +200,37 @@ impl Lane {
             };
             let place = &mut pinned.as_mut_slice()[span.start..span.start + span.bytes];
             let staged = stage(nth, place).map_err(Stop::Staging)?;
-            let from = Span {
-                start: span.start,
-                bytes: staged.length.min(span.bytes),
-            };
-            let own = match task.boxes[nth].key {
-                Some(key) => device.room(&self.stream, from.bytes).map(|room| (key, room)),
-                None => None,
-            };
-            let chunk = match own {
-                Some((key, memory)) => {
-                    let memory = Arc::new(memory);
-                    let layout = staged.layout;
-                    Chunk::Kept(key, Resident { memory, layout })
+            let place = memory.address() + span.start as u64;
+            let chunk = room_for(
+                device,
+                &self.stream,
+                task.boxes[nth].key,
+                &staged,
+                span,
+                place,
+            )?;
+            match staged.streams {
+                None => {
+                    let from = span.part(&(0..staged.length.min(span.bytes)));
+                    driver::copy_in(&self.stream, pinned, from, chunk.address())?;
+                    device.copied(from.bytes);
                 }
-                None => Chunk::Passing {
-                    address: memory.address() + span.start as u64,
-                    layout: staged.layout,
-                },
-            };
-            driver::copy_in(&self.stream, pinned, from, chunk.address())?;
-            device.copied(from.bytes);
+                Some(streams) => {
+                    if streams.length() != staged.length || streams.staged_bytes() > span.bytes {
+                        return Err(Failure::Unsupported.into());
+                    }
+                    copy_parts(&self.stream, pinned, &streams, span, place, chunk.address())?;
+                    device.copied(streams.staged_bytes());
+                    compressed.push(Packed {
+                        streams,
+                        input: place,
+                        output: chunk.address(),
+                    });
+                }
+            }
             chunks.push(chunk);
         }
-        Ok(chunks)
+        Ok((chunks, compressed))
     }
 
     /// Starts the kernels and the copies of their results.
@@ -222,9 +249,18 @@ impl Lane {
             let arena = &group.arena;
             let addresses = group.boxes.iter().map(|&nth| chunks[nth].address());
             put(pinned, arena.addresses, addresses.map(u64::to_le_bytes));
-            driver::copy_in(&self.stream, pinned, arena.addresses, base + arena.addresses.start as u64)?;
+            driver::copy_in(
+                &self.stream,
+                pinned,
+                arena.addresses,
+                base + arena.addresses.start as u64,
+            )?;
             for (bins, &span) in group.outline.histograms.iter().zip(&arena.edges) {
-                put(pinned, span, bins.edges().iter().map(|edge| edge.to_le_bytes()));
+                put(
+                    pinned,
+                    span,
+                    bins.edges().iter().map(|edge| edge.to_le_bytes()),
+                );
                 driver::copy_in(&self.stream, pinned, span, base + span.start as u64)?;
             }
             for &span in &arena.counts {
@@ -232,7 +268,11 @@ impl Lane {
             }
             let layout = group.outline.layout(&group.layout);
             let layout = layout.ok_or(Failure::Unsupported)?;
-            launches.extend(group.outline.launches(device.kernels(), &layout, arena, base)?);
+            launches.extend(
+                group
+                    .outline
+                    .launches(device.kernels(), &layout, arena, base)?,
+            );
         }
         device.launched(launches.len());
         self.launch(device, launches)?;
@@ -241,7 +281,12 @@ impl Lane {
         };
         for group in groups {
             for &span in group.arena.found.iter().chain(&group.arena.counts) {
-                driver::copy_out(&self.stream, pinned, span, memory.address() + span.start as u64)?;
+                driver::copy_out(
+                    &self.stream,
+                    pinned,
+                    span,
+                    memory.address() + span.start as u64,
+                )?;
             }
         }
         Ok(())
@@ -250,8 +295,7 @@ impl Lane {
     /// Starts launches; those that come a second time become a graph.
     fn launch(&mut self, device: &Device, launches: Vec<Launch>) -> Result<(), Failure> {
         let is_same = |known: &Vec<Launch>| {
-            known.len() == launches.len()
-                && known.iter().zip(&launches).all(|(a, b)| a.is_same(b))
+            known.len() == launches.len() && known.iter().zip(&launches).all(|(a, b)| a.is_same(b))
         };
         let known = self.graphs.iter_mut().find(|(known, _)| is_same(known));
         match known {
@@ -266,7 +310,9 @@ impl Lane {
                 Ok(())
             }
             None => {
-                launches.iter().try_for_each(|launch| launch.run(&self.stream))?;
+                launches
+                    .iter()
+                    .try_for_each(|launch| launch.run(&self.stream))?;
                 if self.graphs.len() == GRAPHS {
                     self.graphs.remove(0);
                 }
@@ -294,11 +340,15 @@ impl Lane {
             return Err(Failure::Unsupported);
         }
         let bytes = bytes.next_multiple_of(STEP_BYTES);
-        if self.pinned.as_ref().is_none_or(|pinned| pinned.bytes() < bytes) {
+        if self
+            .pinned
+            .as_ref()
+            .is_none_or(|pinned| pinned.bytes() < bytes)
+        {
             self.pinned = None;
             self.pinned = Some(Pinned::new(self.stream.context(), bytes)?);
         }
-        if self.bytes() < bytes {
+        if self.arena_bytes() < bytes {
             // Graphs know the memory by its address.
             self.graphs.clear();
             self.memory = None;
@@ -313,6 +363,52 @@ impl Drop for Lane {
         // Nothing may still use the memory when it goes.
         let _ = self.stream.synchronize();
     }
+}
+
+/// Where a chunk that was staged in `span` goes to, on a device where its place is at `place`.
+fn room_for(
+    device: &Device,
+    stream: &Arc<CudaStream>,
+    key: Option<Key>,
+    staged: &Staged,
+    span: &Span,
+    place: u64,
+) -> Result<Chunk, Failure> {
+    let layout = staged.layout;
+    let bytes = staged.length.min(span.bytes);
+    let own = key.and_then(|key| Some((key, device.room(stream, bytes)?)));
+    Ok(match own {
+        Some((key, memory)) => {
+            let memory = Arc::new(memory);
+            Chunk::Kept(key, Resident { memory, layout })
+        }
+        None if staged.streams.is_some() => Chunk::Expanded {
+            memory: device.take(stream, bytes)?,
+            layout,
+        },
+        None => Chunk::Passing {
+            address: place,
+            layout,
+        },
+    })
+}
+
+/// Starts to copy what was staged of a compressed chunk: its streams to `place`, and what is stored to
+/// where it belongs in the chunk.
+fn copy_parts(
+    stream: &CudaStream,
+    pinned: &Pinned,
+    streams: &Streams,
+    span: &Span,
+    place: u64,
+    chunk: u64,
+) -> Result<(), Failure> {
+    let packed = span.part(&(0..streams.stream_bytes()));
+    driver::copy_in(stream, pinned, packed, place)?;
+    streams.stored().iter().try_for_each(|part| {
+        let to = chunk + part.decoded.start as u64;
+        driver::copy_in(stream, pinned, span.part(&part.encoded), to)
+    })
 }
 
 /// What was found of a box, which is the `place`-th of its group.
@@ -382,7 +478,8 @@ fn groups<'a>(outline: &Outline<'a>, chunks: &[Chunk]) -> Result<Vec<Group<'a>>,
     groups.collect()
 }
 
-fn put(pinned: &mut Pinned, span: Span, words: impl Iterator<Item = [u8; 8]>) {
+/// Writes words to a place, from its first byte on.
+pub(super) fn put(pinned: &mut Pinned, span: Span, words: impl Iterator<Item = [u8; 8]>) {
     let place = &mut pinned.as_mut_slice()[span.start..span.start + span.bytes];
     for (slot, word) in place.chunks_exact_mut(8).zip(words) {
         slot.copy_from_slice(&word);

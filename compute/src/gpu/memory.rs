@@ -1,12 +1,13 @@
 //! How much memory of a device is taken, and where things lie in it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::Failure;
 
 /// Addresses of what kernels read in vectors start at multiples of this.
-const ALIGNMENT: usize = 256;
+pub(super) const ALIGNMENT: usize = 256;
 
 /// The share of a device's memory that may be used. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -42,10 +43,7 @@ impl Allowance {
     pub(super) fn hold(&self, bytes: usize) -> Result<Held, Failure> {
         let bytes = bytes as u64;
         let counts = &self.0;
-        let more = |used: u64| {
-            used.checked_add(bytes)
-                .filter(|&used| used <= counts.limit)
-        };
+        let more = |used: u64| used.checked_add(bytes).filter(|&used| used <= counts.limit);
         let before = counts
             .used
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
@@ -72,7 +70,10 @@ impl Allowance {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.allowance.0.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.allowance
+            .0
+            .used
+            .fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -81,6 +82,16 @@ impl Drop for Held {
 pub(super) struct Span {
     pub(super) start: usize,
     pub(super) bytes: usize,
+}
+
+impl Span {
+    /// A part of it, which ends inside it.
+    pub(super) fn part(&self, range: &Range<usize>) -> Self {
+        Self {
+            start: self.start + range.start,
+            bytes: range.len(),
+        }
+    }
 }
 
 /// Places one after the other in memory that is taken once all are known.

@@ -10,8 +10,8 @@
 //!   `accumulators::run`, part of the answer and not of the machine.
 //! - What a device cannot do, or has no memory for, is a [`Failure`]; the caller goes on with the
 //!   processor, and no answer depends on which of them it came from.
-//! - Chunks are decompressed before they come here; what is left of their encoding, a
-//!   [`Layout`](array::Layout), is undone by the kernels while they load elements.
+//! - Chunks are decompressed before they come here, or by nvCOMP where [`Settings`] say so; what is left
+//!   of their encoding, a [`Layout`](array::Layout), is undone by the kernels while they load elements.
 //!
 //! The kernels are in `compute/kernels`.
 
@@ -20,6 +20,7 @@ mod cache;
 mod device;
 mod driver;
 mod error;
+mod expand;
 mod kernels;
 mod lane;
 mod memory;
@@ -27,18 +28,27 @@ mod nvcomp;
 mod params;
 mod plan;
 mod rates;
+mod streams;
 mod task;
+mod vectors;
 mod walk;
 
 pub use accumulators::{Found, Wanted};
 pub use cache::Key;
 pub use device::{DeviceStatus, Stop};
 pub use error::{Failure, Unavailable};
+pub use nvcomp::Method;
 pub use rates::{Estimate, Rates, Workload};
+pub use streams::{ChunkPart, Compressed, Streams};
 pub use task::{BoxOf, Staged, Task, reaches, supports};
+pub use vectors::FoundSums;
 pub use walk::{Geometry, Stretch};
 
+use std::sync::Arc;
+
+use crate::lanes::{SumOf, Vectors};
 use device::Device;
+use nvcomp::Nvcomp;
 
 /// Sizes of what is used of devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +57,14 @@ pub struct Settings {
     pub memory_limit_bytes: Option<u64>,
     /// Most devices; by default all.
     pub devices_max: Option<usize>,
+    /// Let cuBLAS multiply matrices of floats, where it is installed: faster, and the last bits of
+    /// the answer then depend on who computed it.
+    pub is_relaxed: bool,
+    /// Let nvCOMP decompress chunks on the devices, where it is installed. It trusts its input, and what
+    /// it does with streams that no compressor wrote is not defined. Hashes, which were checked before,
+    /// protect bytes from damage, not from a writer who means harm: this is for repositories whose
+    /// writers are trusted like the process itself.
+    pub decompresses: bool,
 }
 
 /// The devices of this machine.
@@ -54,6 +72,7 @@ pub struct Settings {
 pub struct Gpus {
     devices: Vec<Device>,
     rates: Option<Rates>,
+    nvcomp: Option<Arc<Nvcomp>>,
 }
 
 impl Gpus {
@@ -63,10 +82,12 @@ impl Gpus {
     /// [`Unavailable`] if there is no driver, it is too old, or no device works.
     pub fn open(settings: Settings) -> Result<Self, Unavailable> {
         let contexts = driver::contexts(settings.devices_max.unwrap_or(usize::MAX))?;
+        let nvcomp = settings.decompresses.then(Nvcomp::open).flatten();
+        let nvcomp = nvcomp.map(Arc::new);
         let mut devices = Vec::new();
         let mut failed = None;
         for context in contexts {
-            match Device::new(context, settings.memory_limit_bytes) {
+            match Device::new(context, &settings, nvcomp.clone()) {
                 Ok(device) => devices.push(device),
                 Err(failure) => failed = Some(failure),
             }
@@ -78,6 +99,7 @@ impl Gpus {
         let mut gpus = Self {
             devices,
             rates: None,
+            nvcomp,
         };
         gpus.rates = Rates::measure(&gpus);
         match gpus.rates {
@@ -103,6 +125,29 @@ impl Gpus {
         self.rates
     }
 
+    /// Whether they decompress: nvCOMP was asked for, and is installed.
+    pub fn decompresses(&self) -> bool {
+        self.nvcomp.is_some()
+    }
+
+    /// The version of nvCOMP that decompresses, such as `5.2.0`.
+    pub fn nvcomp_version(&self) -> Option<String> {
+        let version = self.nvcomp.as_ref()?.version();
+        let (major, minor) = (version / 1000, version % 1000 / 100);
+        Some(format!("{major}.{minor}.{}", version % 100))
+    }
+
+    /// Puts the streams of an inner chunk into `out`, from its first byte on, for devices to decompress;
+    /// `out` is what [`Gpus::run_on`] stages the chunk in. Checksums of what streams decode to are not
+    /// looked at by anyone then.
+    ///
+    /// `None` if they do not decompress this, if the ranges do not give each byte of the chunk once, or if
+    /// there is no room or no alignment for the streams; `out` may have been written to then.
+    pub fn pack(&self, chunk: &Compressed<'_>, out: &mut [u8]) -> Option<Streams> {
+        let alignments = self.nvcomp.as_ref()?.alignments(chunk.method)?;
+        Streams::pack(chunk, alignments, out)
+    }
+
     /// The device that a chunk goes to, always the same.
     pub fn device_of(&self, key: &Key) -> usize {
         let first: [u8; 8] = std::array::from_fn(|nth| key.0.as_bytes()[nth]);
@@ -123,6 +168,28 @@ impl Gpus {
     ) -> Result<Vec<Vec<Found>>, Stop<E>> {
         let device = &self.devices[device % self.devices.len()];
         device.run(task, stage)
+    }
+
+    /// Sums over each left and each right vector, on the device that is least at work; the products of
+    /// the right vectors with themselves too, if asked for.
+    ///
+    /// # Errors
+    /// [`Failure`] if no device could do it.
+    pub fn sums(
+        &self,
+        of: SumOf,
+        left: &Vectors<'_>,
+        right: &Vectors<'_>,
+        with_own_products: bool,
+    ) -> Result<FoundSums, Failure> {
+        let mut failure = Failure::Busy;
+        for device in &self.devices {
+            match device.sums(of, left, right, with_own_products) {
+                Ok(found) => return Ok(found),
+                Err(other) => failure = other,
+            }
+        }
+        Err(failure)
     }
 
     /// Bytes of chunks on devices that are decoded in the same way.

@@ -29,7 +29,7 @@ const MAX_BITCOMP_BYTES: usize = 1 << 25;
 
 /// What streams are compressed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub enum Method {
     /// Zstandard frames.
     Zstd,
     /// Deflate without header and trailer.

@@ -100,8 +100,7 @@ impl CfParams {
             true => f64::from(number as f32),
             false => number,
         };
-        let (values, range) =
-            with_real!(stored, T => decoder.limits::<T>(), else return None);
+        let (values, range) = with_real!(stored, T => decoder.limits::<T>(), else return None);
         let mut missing = [0; MISSING_VALUES];
         missing.get_mut(..values.len())?.copy_from_slice(&values);
         let (least, greatest) = range.unwrap_or_default();
@@ -206,38 +205,26 @@ pub(super) struct HistogramParams {
     pub(super) walk: WalkParams,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Convert {
-    pub(super) chunk: u64,
-    pub(super) out: u64,
-    pub(super) count: u32,
-    pub(super) target: u32,
-    pub(super) layout: LayoutParams,
-    pub(super) cf: CfParams,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Vectors {
-    pub(super) data: u64,
-    pub(super) kind: u32,
-    pub(super) unused: u32,
-    pub(super) stride: u64,
-    pub(super) step: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Dots {
-    pub(super) left: Vectors,
-    pub(super) right: Vectors,
+pub(super) struct Widen {
+    pub(super) elements: u64,
     pub(super) out: u64,
-    pub(super) left_count: u64,
-    pub(super) right_count: u64,
+    pub(super) count: u64,
     pub(super) length: u64,
-    pub(super) measure: u32,
-    pub(super) unused: u32,
+    pub(super) kind: u32,
+    pub(super) are_rows: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct SumsParams {
+    pub(super) left: u64,
+    pub(super) right: u64,
+    pub(super) out: u64,
+    pub(super) rows: u64,
+    pub(super) columns: u64,
+    pub(super) length: u64,
 }
 
 const _: () = assert!(size_of::<Reduce>() == 432 && size_of::<HistogramParams>() == 464);

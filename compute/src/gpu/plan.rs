@@ -86,7 +86,10 @@ impl<'a> Outline<'a> {
         let edges = self.histograms.iter();
         let edges = edges.map(|bins| places.take(size_of_val(bins.edges())));
         let (edges, addresses) = (edges.collect::<Option<_>>()?, places.take(8 * boxes)?);
-        let (parts, means) = (places.take(parts)?, places.take(size(self.walk.cells(), 8)?)?);
+        let (parts, means) = (
+            places.take(parts)?,
+            places.take(size(self.walk.cells(), 8)?)?,
+        );
         let accumulators = self.accumulators.iter();
         let found =
             accumulators.map(|(kind, _)| places.take(size(self.walk.cells(), kind.bytes())?));
@@ -159,14 +162,24 @@ impl<'a> Outline<'a> {
                 };
                 let (name, count) = match fold.count {
                     1 => (fold_runs, blocks(fold.cells)?),
-                    _ => (fold_parts, blocks(fold.cells.saturating_mul(u64::from(THREADS)))?),
+                    _ => (
+                        fold_parts,
+                        blocks(fold.cells.saturating_mul(u64::from(THREADS)))?,
+                    ),
                 };
                 launches.push(Launch::new(kernels.get("fold", name)?, (count, 1), &fold));
             }
         }
         let histograms = self.histograms.iter().zip(&arena.edges).zip(&arena.counts);
         for ((bins, edges), counts) in histograms {
-            launches.push(self.histogram(kernels, layout, arena, bins, [at(edges), at(counts)], base)?);
+            launches.push(self.histogram(
+                kernels,
+                layout,
+                arena,
+                bins,
+                [at(edges), at(counts)],
+                base,
+            )?);
         }
         Ok(launches)
     }
@@ -228,7 +241,11 @@ impl<'a> Outline<'a> {
             return Err(Failure::Unsupported);
         };
         let function = kernels.get(self.module, "histogram")?;
-        Ok(Launch::new(function, (blocks as u32, u32::from(boxes)), &params))
+        Ok(Launch::new(
+            function,
+            (blocks as u32, u32::from(boxes)),
+            &params,
+        ))
     }
 
     /// What kernels are told of a layout; `None` if they do not undo it.

@@ -8,12 +8,21 @@ use super::Gpus;
 use super::accumulators::Wanted;
 use super::task::{BoxOf, Staged, Task};
 use super::walk::{Geometry, Stretch};
-use crate::{Block, Partial, Reducer, Reduction};
+use crate::lanes::{SumOf, Vectors};
+use crate::{Block, Partial, Reducer, Reduction, product};
 
-/// Elements of the chunks that are measured with, of 32 bits: small ones for what a task costs
-/// whatever its size, large ones for what a byte costs.
+/// Elements of the chunk, of 32 bits, that shows what a task costs whatever its size.
 const SMALL: u64 = 1 << 10;
-const LARGE: u64 = 1 << 21;
+/// Side of the matrices for the same.
+const SMALL_MATRIX: usize = 32;
+/// A device that needs longer for these is measured with the second of these numbers of elements, and
+/// sides, others with the first.
+const SLOW: Duration = Duration::from_millis(1);
+const LARGE: [u64; 2] = [1 << 22, 1 << 18];
+const MATRIX: [usize; 2] = [512, 96];
+/// Elements, and the side of matrices, that a thread of the processor is measured with.
+const PART: u64 = 1 << 18;
+const SIDE: usize = 64;
 /// A measurement that takes longer is not repeated.
 const LONG: Duration = Duration::from_millis(50);
 
@@ -28,6 +37,12 @@ pub struct Rates {
     pub device_bytes_per_second: f64,
     /// Bytes a second that one thread of the processor reduces.
     pub thread_bytes_per_second: f64,
+    /// Seconds of sums over vectors on a device, whatever their size.
+    pub sums_seconds: f64,
+    /// Multiplications a second in sums over vectors, on a device.
+    pub device_products_per_second: f64,
+    /// And on one thread of the processor.
+    pub thread_products_per_second: f64,
 }
 
 /// A reduction, as far as its cost depends on it.
@@ -82,32 +97,57 @@ impl Rates {
         }
     }
 
+    /// What sums over vectors are taken to need: so many multiplications, and bytes of vectors and
+    /// sums that are copied.
+    pub fn estimate_sums(&self, products: u64, copied_bytes: u64, threads: u64) -> Estimate {
+        let products = products as f64;
+        Estimate {
+            device_seconds: self.sums_seconds
+                + copied_bytes as f64 / self.copy_bytes_per_second
+                + products / self.device_products_per_second,
+            processor_seconds: products / (self.thread_products_per_second * threads.max(1) as f64),
+        }
+    }
+
     /// Measures a machine: sums of 32-bit floats. Takes some milliseconds, and as long as the driver
     /// needs for its first kernel.
     pub(super) fn measure(gpus: &Gpus) -> Option<Self> {
-        let time = |elements, key| {
-            best(|| reduce(gpus, elements, key)).map(|time| time.as_secs_f64())
-        };
+        let time =
+            |elements, key| best(|| reduce(gpus, elements, key)).map(|time| time.as_secs_f64());
         let key = |nth: u8| Some((array::Hash::from_bytes([nth; 32]), u64::MAX));
         // The first one compiles.
         reduce(gpus, SMALL, None)?;
         let task = time(SMALL, None)?;
-        let cold = time(LARGE, None)?;
-        reduce(gpus, LARGE, key(0))?;
-        let warm = time(LARGE, key(0))?;
+        let is_slow = |seconds: f64| usize::from(seconds > SLOW.as_secs_f64());
+        // A device may have little memory for it.
+        let sizes = LARGE[is_slow(task)..].iter();
+        let (large, cold, warm) = sizes.copied().find_map(|large| {
+            let cold = time(large, None)?;
+            reduce(gpus, large, key(0))?;
+            Some((large, cold, time(large, key(0))?))
+        })?;
         gpus.clear();
-        let bytes = 4.0 * LARGE as f64;
+        let bytes = 4.0 * large as f64;
         let thread = best(|| {
             let started = Instant::now();
-            on_processor(LARGE / 8)?;
+            on_processor(PART)?;
             Some(started.elapsed())
         })?;
+        multiply(gpus, SMALL_MATRIX)?;
+        let sums = best(|| multiply(gpus, SMALL_MATRIX))?.as_secs_f64();
+        let side = MATRIX[is_slow(sums)];
+        let large_sums = best(|| multiply(gpus, side))?.as_secs_f64();
+        let thread_sums = best(|| Some(multiply_here(SIDE)))?.as_secs_f64();
+        let cube = |side: usize| (side * side * side) as f64;
         let rate = |seconds: f64| bytes / seconds.max(1e-9);
         Some(Self {
             task_seconds: task,
             copy_bytes_per_second: rate(cold - warm),
             device_bytes_per_second: rate(warm - task),
-            thread_bytes_per_second: bytes / 8.0 / thread.as_secs_f64().max(1e-9),
+            thread_bytes_per_second: 4.0 * PART as f64 / thread.as_secs_f64().max(1e-9),
+            sums_seconds: sums,
+            device_products_per_second: cube(side) / (large_sums - sums).max(1e-9),
+            thread_products_per_second: cube(SIDE) / thread_sums.max(1e-9),
         })
     }
 }
@@ -155,10 +195,31 @@ fn reduce(gpus: &Gpus, elements: u64, key: Option<super::Key>) -> Option<Duratio
         Ok(Staged {
             length: out.len(),
             layout: Layout::ELEMENTS,
+            streams: None,
         })
     };
     gpus.run_on(0, &task, stage).ok()?;
     Some(started.elapsed())
+}
+
+/// The time of the product of two square matrices on a device.
+fn multiply(gpus: &Gpus, side: usize) -> Option<Duration> {
+    let bytes = vec![0x3c; 4 * side * side];
+    let matrix = Vectors::rows(&DataType::Float32, &bytes, side, side);
+    let started = Instant::now();
+    gpus.sums(SumOf::Products, &matrix, &matrix, false).ok()?;
+    Some(started.elapsed())
+}
+
+/// And on the processor.
+fn multiply_here(side: usize) -> Duration {
+    let bytes = vec![0x3c; 4 * side * side];
+    let matrix = Vectors::rows(&DataType::Float32, &bytes, side, side);
+    let started = Instant::now();
+    let all = 0..side;
+    let product = product::multiply(&DataType::Float32, &matrix, &matrix, all.clone(), all);
+    std::hint::black_box(product);
+    started.elapsed()
 }
 
 fn on_processor(elements: u64) -> Option<()> {
@@ -185,6 +246,9 @@ mod tests {
         copy_bytes_per_second: 50e9,
         device_bytes_per_second: 3e12,
         thread_bytes_per_second: 8e9,
+        sums_seconds: 30e-6,
+        device_products_per_second: 1e12,
+        thread_products_per_second: 3e9,
     };
 
     fn prefers_device(work: Workload) -> bool {
@@ -208,15 +272,31 @@ mod tests {
         };
         assert!(!prefers_device(small));
         // Sixteen threads are faster than the bus, and slower than the device's memory.
-        let many = Workload { threads: 16, ..work };
+        let many = Workload {
+            threads: 16,
+            ..work
+        };
         assert!(!prefers_device(many));
         let resident_bytes = many.decoded_bytes;
-        assert!(prefers_device(Workload { resident_bytes, ..many }));
+        assert!(prefers_device(Workload {
+            resident_bytes,
+            ..many
+        }));
         let results = Workload {
             result_bytes: 8 * many.decoded_bytes,
             resident_bytes,
             ..many
         };
         assert!(!prefers_device(results));
+    }
+
+    #[test]
+    fn products_are_given_to_devices_where_they_are_worth_the_copies() {
+        let is_on_device = |side: u64| {
+            let estimate = RATES.estimate_sums(side * side * side, 3 * 8 * side * side, 16);
+            estimate.prefers_device()
+        };
+        assert!(!is_on_device(16));
+        assert!(is_on_device(1024));
     }
 }

@@ -6,6 +6,7 @@ use super::accumulators::{Wanted, needed};
 use super::cache::Key;
 use super::kernels::module_of;
 use super::params::CfParams;
+use super::streams::Streams;
 use super::walk::{Geometry, Walk};
 use crate::cf::CfDecoder;
 
@@ -40,13 +41,16 @@ pub struct BoxOf {
     pub places: Vec<Vec<u64>>,
 }
 
-/// Bytes of an inner chunk that were put where the device takes them from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An inner chunk that was put where the device takes it from.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staged {
-    /// How many bytes, from the first on.
+    /// How many bytes it has in its layout. Those are there, from the first on, if nothing is left to
+    /// decompress.
     pub length: usize,
-    /// What is left to undo.
+    /// What is left to undo once it is decompressed.
     pub layout: Layout,
+    /// What was put there instead, if the device is to decompress it.
+    pub streams: Option<Streams>,
 }
 
 impl Task<'_> {

@@ -209,7 +209,10 @@ mod tests {
         assert_eq!(lengths(&[true, true, false]), (6, 20, 1, false));
         assert_eq!(lengths(&[true, false, false]), (30, 4, 1, false));
         let walk = Walk::new(&geometry(&[4, 5, 6], &whole, &[true, true, false]), 2).unwrap();
-        assert_eq!((walk.params.outer.count, walk.params.outer.stride[0]), (1, 6));
+        assert_eq!(
+            (walk.params.outer.count, walk.params.outer.stride[0]),
+            (1, 6)
+        );
     }
 
     #[test]
@@ -219,7 +222,11 @@ mod tests {
         assert!(Walk::new(&geometry(&[4], &[(0, 1, 0)], &[true]), 1).is_none());
         assert!(Walk::new(&geometry(&[1 << 32], &[(0, 1, 2)], &[true]), 1).is_none());
         assert!(Walk::new(&geometry(&[u64::MAX; 3], &[(0, 1, 1); 3], &[true; 3]), 1).is_none());
-        let gaps = Walk::new(&geometry(&[4, 9], &[(1, 2, 2), (3, 3, 2)], &[true, true]), 1).unwrap();
+        let gaps = Walk::new(
+            &geometry(&[4, 9], &[(1, 2, 2), (3, 3, 2)], &[true, true]),
+            1,
+        )
+        .unwrap();
         assert_eq!((gaps.params.first, gaps.params.run), (12, 4));
         assert_eq!(gaps.params.inner.stride[..2], [18, 3]);
     }
@@ -228,7 +235,12 @@ mod tests {
     fn long_runs_fill_whole_blocks() {
         let walk = |length| {
             let walk = Walk::new(&geometry(&[length], &[(0, 1, length)], &[true]), 3).unwrap();
-            (walk.params.lanes, walk.params.segments, walk.blocks(), walk.parts())
+            (
+                walk.params.lanes,
+                walk.params.segments,
+                walk.blocks(),
+                walk.parts(),
+            )
         };
         assert_eq!(walk(SHORT as u64), (8, 1, 1, 3));
         assert_eq!(walk(SEGMENT as u64), (32, 1, 1, 3));

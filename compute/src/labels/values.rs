@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 
 use array::{DataType, Elements, Tensor};
-use half::{bf16, f16};
 use serde_json::{Map, Value};
 
 use crate::Error;
@@ -11,6 +10,7 @@ use crate::cf::number::quoted;
 use crate::cf::time::{Calendar, DAY, TimeUnits};
 use crate::cf::{Interval, Stamp, iso_text};
 use crate::element::{Element, elements, with_real};
+use crate::halves::{bf16_of, f16_of};
 
 /// Stands for a missing time or duration.
 const MISSING: i128 = i128::MIN;
@@ -273,8 +273,8 @@ impl Values {
             (Self::Floats { data_type, .. }, Point::Float(value)) => {
                 Point::Float(match data_type {
                     DataType::Float32 => f64::from(value as f32),
-                    DataType::Float16 => f16::from_f64(value).to_f64(),
-                    DataType::BFloat16 => bf16::from_f64(value).to_f64(),
+                    DataType::Float16 => f16_of(value).to_f64(),
+                    DataType::BFloat16 => bf16_of(value).to_f64(),
                     _ => value,
                 })
             }

@@ -6,6 +6,7 @@ use compute::gpu::{BoxOf, Found, Geometry, Staged, Stop, Stretch, Task, Wanted};
 use compute::histogram::Histogram;
 use compute::{Block, Partial, Reducer, Reduction};
 
+use crate::decompress::Encoded;
 use crate::device::Devices;
 
 pub(crate) const TIME: DataType = DataType::DateTime64 {
@@ -116,6 +117,8 @@ pub(crate) struct Case<'a> {
     /// The same, decoded to elements.
     pub(crate) decoded: Vec<Vec<u8>>,
     pub(crate) keys: Vec<Option<compute::gpu::Key>>,
+    /// The staged bytes of those that are compressed; none if it is empty.
+    pub(crate) encoded: Vec<Option<Encoded>>,
 }
 
 /// All of an inner chunk.
@@ -134,11 +137,7 @@ pub(crate) fn whole(shape: &[u64], reduced: &[bool]) -> Geometry {
 
 impl<'a> Case<'a> {
     /// Plain elements.
-    pub(crate) fn plain(
-        data_type: &'a DataType,
-        geometry: Geometry,
-        chunks: Vec<Vec<u8>>,
-    ) -> Self {
+    pub(crate) fn plain(data_type: &'a DataType, geometry: Geometry, chunks: Vec<Vec<u8>>) -> Self {
         let staged = chunks.iter().map(|chunk| (chunk.clone(), Layout::ELEMENTS));
         Self {
             data_type,
@@ -146,6 +145,7 @@ impl<'a> Case<'a> {
             geometry,
             staged: staged.collect(),
             keys: vec![None; chunks.len()],
+            encoded: Vec::new(),
             decoded: chunks,
         }
     }
@@ -191,10 +191,20 @@ impl<'a> Case<'a> {
         devices.gpus.run_on(0, &task, |nth, out| {
             let (bytes, layout) = &self.staged[nth];
             assert_eq!(out.len(), chunk_bytes, "room for a decoded chunk");
+            if let Some(Some(encoded)) = self.encoded.get(nth) {
+                let streams = devices.gpus.pack(&encoded.chunk(bytes.len()), out);
+                assert!(streams.is_some(), "{encoded:?} is packed");
+                return Ok(Staged {
+                    length: bytes.len(),
+                    layout: *layout,
+                    streams,
+                });
+            }
             out[..bytes.len()].copy_from_slice(bytes);
             Ok(Staged {
                 length: bytes.len(),
                 layout: *layout,
+                streams: None,
             })
         })
     }
@@ -220,12 +230,8 @@ impl<'a> Case<'a> {
                 selection_shape: &selection_shape,
             };
             let found = wanted.iter().map(|wanted| match wanted {
-                Wanted::Plain(reduction) => {
-                    Found::Plain(Partial::of(*reduction, &block).unwrap())
-                }
-                Wanted::Histogram(bins) => {
-                    Found::Histogram(Histogram::of(bins, &block).unwrap())
-                }
+                Wanted::Plain(reduction) => Found::Plain(Partial::of(*reduction, &block).unwrap()),
+                Wanted::Histogram(bins) => Found::Histogram(Histogram::of(bins, &block).unwrap()),
             });
             found.collect()
         });

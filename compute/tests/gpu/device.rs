@@ -36,9 +36,15 @@ fn driver() -> &'static Driver {
         let Some(folder) = build() else {
             return Driver::None;
         };
-        // SAFETY: built from this repository. A library that is loaded is found again by its name.
-        let library = unsafe { libloading::Library::new(folder.join("libcuda.so.1")) };
-        Driver::Emulated(Box::leak(Box::new(library.unwrap())))
+        // A library that is loaded is found again by its name.
+        let load = |name: &str| {
+            // SAFETY: built from this repository.
+            let library = unsafe { libloading::Library::new(folder.join(name)) };
+            &*Box::leak(Box::new(library.unwrap()))
+        };
+        let driver = load("libcuda.so.1");
+        load("libcublas.so.12");
+        Driver::Emulated(driver)
     })
 }
 
@@ -57,6 +63,14 @@ fn build() -> Option<PathBuf> {
 
 /// Devices with so much memory; `None`, and a message, where there can be none.
 pub(crate) fn open(memory_limit_bytes: Option<u64>) -> Option<Devices> {
+    open_with(Settings {
+        memory_limit_bytes,
+        ..Settings::default()
+    })
+}
+
+/// Devices with settings.
+pub(crate) fn open_with(settings: Settings) -> Option<Devices> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let emulator = match driver() {
         Driver::Real => None,
@@ -65,10 +79,6 @@ pub(crate) fn open(memory_limit_bytes: Option<u64>) -> Option<Devices> {
             eprintln!("skipped: neither a CUDA device nor a C++ compiler for the emulated one");
             return None;
         }
-    };
-    let settings = Settings {
-        memory_limit_bytes,
-        devices_max: None,
     };
     let gpus = match (Gpus::open(settings), emulator) {
         (Err(unavailable), None) => {
@@ -100,7 +110,9 @@ impl Devices {
         let (name, value) = (CString::new(name).unwrap(), CString::new(value).unwrap());
         // SAFETY: as compute/emulator/driver.h declares it.
         unsafe {
-            let configure = library.get::<Configure>(b"quarr_emulator_configure").unwrap();
+            let configure = library
+                .get::<Configure>(b"quarr_emulator_configure")
+                .unwrap();
             configure(name.as_ptr(), value.as_ptr());
         }
         true

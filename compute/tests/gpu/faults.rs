@@ -25,7 +25,10 @@ fn a_device_that_fails_is_left_alone_after_a_while() {
     }
     for _ in 0..3 {
         let stop = case.on_device(&devices, &wanted).unwrap_err();
-        assert!(matches!(stop, Stop::Device(Failure::Failed { .. })), "{stop:?}");
+        assert!(
+            matches!(stop, Stop::Device(Failure::Failed { .. })),
+            "{stop:?}"
+        );
     }
     assert!(!devices.gpus.works());
     let status = &devices.gpus.status()[0];
@@ -64,7 +67,9 @@ fn one_failure_is_forgotten_once_it_works_again() {
 #[test]
 fn memory_that_is_not_there_is_no_failure_of_the_device() {
     const LIMIT: u64 = 24 << 20;
-    let Some(devices) = open(Some(LIMIT)) else { return };
+    let Some(devices) = open(Some(LIMIT)) else {
+        return;
+    };
     let mut random = Random(13);
     let wanted = plain(&[Reduction::new(Reducer::Mean)]);
     // 32 MB do not fit; 2 MB do, before and after.
@@ -73,7 +78,10 @@ fn memory_that_is_not_there_is_no_failure_of_the_device() {
     for _ in 0..3 {
         small.check(&devices, &wanted);
         let stop = large.on_device(&devices, &wanted).unwrap_err();
-        assert!(matches!(stop, Stop::Device(Failure::OutOfMemory)), "{stop:?}");
+        assert!(
+            matches!(stop, Stop::Device(Failure::OutOfMemory)),
+            "{stop:?}"
+        );
     }
     let status = &devices.gpus.status()[0];
     assert_eq!((status.out_of_memory, status.failures), (3, 0));
@@ -82,7 +90,10 @@ fn memory_that_is_not_there_is_no_failure_of_the_device() {
     if devices.configure("FAIL", "cuMemAllocAsync:1:2") {
         devices.gpus.clear();
         let stop = small.on_device(&devices, &wanted).unwrap_err();
-        assert!(matches!(stop, Stop::Device(Failure::OutOfMemory)), "{stop:?}");
+        assert!(
+            matches!(stop, Stop::Device(Failure::OutOfMemory)),
+            "{stop:?}"
+        );
         devices.configure("FAIL", "");
         small.check(&devices, &wanted);
     }
@@ -96,7 +107,10 @@ fn what_no_kernel_does_is_unsupported() {
     assert!(!compute::gpu::supports(&DataType::Float32, None, &product));
     let is_unsupported = |case: &Case<'_>, wanted: &[_]| {
         let stop = case.on_device(&devices, wanted).unwrap_err();
-        assert!(matches!(stop, Stop::Device(Failure::Unsupported)), "{stop:?}");
+        assert!(
+            matches!(stop, Stop::Device(Failure::Unsupported)),
+            "{stop:?}"
+        );
     };
     let ordinary = case(&mut random, 1, 10);
     is_unsupported(&ordinary, &product);
@@ -144,6 +158,7 @@ fn an_error_of_the_chunks_is_handed_on() {
         Ok::<_, ()>(Staged {
             length: 4,
             layout: Layout::ELEMENTS,
+            streams: None,
         })
     });
     assert!(done.is_ok());

@@ -118,11 +118,7 @@ fn chunks_of_one_task_may_have_several_layouts() {
     check_in_any_order(&devices, &all.unwrap(), &wanted);
 }
 
-fn check_in_any_order(
-    devices: &Devices,
-    case: &Case<'_>,
-    wanted: &[compute::gpu::Wanted<'_>],
-) {
+fn check_in_any_order(devices: &Devices, case: &Case<'_>, wanted: &[compute::gpu::Wanted<'_>]) {
     case.check(devices, wanted);
     let mut turned = case.clone();
     turned.staged.reverse();

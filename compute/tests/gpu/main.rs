@@ -12,8 +12,10 @@
 )]
 
 mod cases;
+mod decompress;
 mod device;
 mod faults;
 mod layouts;
 mod reductions;
 mod stress;
+mod vectors;

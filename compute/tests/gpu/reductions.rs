@@ -69,7 +69,11 @@ fn every_half_and_every_value_without_number_is_taken_as_it_is() {
     let mut random = Random(2);
     for length in [1, 2, 5, 40, 1100] {
         let values = (0..length).flat_map(|_| special[random.below(5) as usize].to_le_bytes());
-        let case = Case::plain(&data_type, whole(&[length], &[true]), vec![values.collect()]);
+        let case = Case::plain(
+            &data_type,
+            whole(&[length], &[true]),
+            vec![values.collect()],
+        );
         case.check(&devices, &wanted);
     }
 }

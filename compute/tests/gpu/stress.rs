@@ -35,7 +35,9 @@ fn chunks_that_stay_are_not_copied_again() {
 #[test]
 fn random_tasks_in_little_memory_leak_nothing_and_are_right() {
     const LIMIT: u64 = 20 << 20;
-    let Some(devices) = open(Some(LIMIT)) else { return };
+    let Some(devices) = open(Some(LIMIT)) else {
+        return;
+    };
     let rounds = if devices.is_emulated() { 400 } else { 100_000 };
     let mut random = Random(22);
     devices.gpus.clear();
@@ -49,7 +51,11 @@ fn random_tasks_in_little_memory_leak_nothing_and_are_right() {
         let reduced: Vec<bool> = shape.iter().map(|_| random.below(2) == 0).collect();
         let count = shape.iter().product::<u64>() as usize;
         // Now and then more than there is room for.
-        let chunks = if random.below(25) == 0 { 60 } else { 1 + random.below(3) };
+        let chunks = if random.below(25) == 0 {
+            60
+        } else {
+            1 + random.below(3)
+        };
         let one = random.elements(data_type, count);
         let chunks = vec![one; chunks as usize];
         let all = reductions(data_type);
@@ -74,7 +80,10 @@ fn random_tasks_in_little_memory_leak_nothing_and_are_right() {
         let status = &devices.gpus.status()[0];
         assert!(status.memory_peak_bytes <= LIMIT, "{status:?}");
     }
-    assert!(done > 10 * no_memory, "{done} done, {no_memory} without memory");
+    assert!(
+        done > 10 * no_memory,
+        "{done} done, {no_memory} without memory"
+    );
     devices.gpus.clear();
     assert_eq!(devices.gpus.status()[0].memory_used_bytes, 0);
     assert_eq!(devices.allocated(), baseline);

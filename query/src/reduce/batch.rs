@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use array::Layout;
+use codecs::ArrayCodec;
 use compute::gather::AxisPart;
-use compute::gpu::{BoxOf, Found, Geometry, Staged, Stop, Task};
+use compute::gpu::{
+    BoxOf, ChunkPart, Compressed, Found, Geometry, Gpus, Method, Staged, Stop, Task,
+};
 
 use super::job::{Job, Parts, Piece};
 use crate::Error;
@@ -88,11 +91,7 @@ impl Job {
         Ok(())
     }
 
-    fn on_device(
-        &self,
-        devices: &Devices,
-        batch: &Batch,
-    ) -> Result<Vec<Vec<Found>>, Stop<Error>> {
+    fn on_device(&self, devices: &Devices, batch: &Batch) -> Result<Vec<Vec<Found>>, Stop<Error>> {
         let unsupported = || Stop::Device(compute::gpu::Failure::Unsupported);
         let gpus = devices.gpus().ok_or_else(unsupported)?;
         let wanted = wanted(&self.aggregation.measures).ok_or_else(unsupported)?;
@@ -115,31 +114,87 @@ impl Job {
         };
         gpus.run_on(batch.device, &task, |nth, out| {
             let (inner, piece, _) = &batch.pieces[nth];
-            self.stage(inner, piece, out)
+            self.stage(gpus, inner, piece, out)
         })
     }
 
-    /// Puts an inner chunk where a device takes it from, decoded as far as kernels do not do it.
-    fn stage(&self, inner: &[u64], piece: &Piece, out: &mut [u8]) -> Result<Staged, Error> {
+    /// Puts an inner chunk where a device takes it from, decoded as far as neither kernels nor nvCOMP
+    /// do it.
+    fn stage(
+        &self,
+        gpus: &Gpus,
+        inner: &[u64],
+        piece: &Piece,
+        out: &mut [u8],
+    ) -> Result<Staged, Error> {
         let codec = &self.array.codec;
         match piece {
             Piece::Encoded(bytes, _) => {
+                if let Some(staged) = compressed(gpus, codec, bytes, out) {
+                    return Ok(staged);
+                }
                 let layout = codec.decode_partly(bytes, out);
                 let layout = layout.map_err(|error| self.corrupt(inner, error))?;
                 let element_bytes = codec.data_type().size_bytes().unwrap_or(1);
                 let length = layout.length_bytes(codec.decoded_bytes(), element_bytes);
-                Ok(Staged { length, layout })
+                Ok(Staged {
+                    length,
+                    layout,
+                    streams: None,
+                })
             }
             Piece::Decoded(bytes) if bytes.len() == out.len() => {
                 out.copy_from_slice(bytes);
                 Ok(Staged {
                     length: out.len(),
                     layout: Layout::ELEMENTS,
+                    streams: None,
                 })
             }
             Piece::Decoded(_) | Piece::Fill | Piece::Missing => Err(Error::Cancelled),
         }
     }
+}
+
+/// Puts the compressed streams of an inner chunk where a device takes them from; `None` if it is for the
+/// processor to decompress them.
+fn compressed(gpus: &Gpus, codec: &ArrayCodec, encoded: &[u8], out: &mut [u8]) -> Option<Staged> {
+    if !gpus.decompresses() {
+        return None;
+    }
+    let found = codec.compression(encoded)?;
+    let method = match found.method {
+        codecs::Method::Zstd => Method::Zstd,
+        codecs::Method::Lz4 => Method::Lz4,
+        codecs::Method::Deflate => return None,
+    };
+    // No device looks at checksums.
+    if found.streams.iter().any(|stream| stream.checksum.is_some()) {
+        return None;
+    }
+    let parts = |streams: Vec<codecs::Stream>| {
+        let parts = streams.into_iter().map(|stream| ChunkPart {
+            encoded: stream.encoded,
+            decoded: stream.decoded,
+        });
+        parts.collect()
+    };
+    let element_bytes = codec.data_type().size_bytes()?;
+    let length = found
+        .layout
+        .length_bytes(codec.decoded_bytes(), element_bytes);
+    let chunk = Compressed {
+        encoded,
+        method,
+        streams: parts(found.streams),
+        stored: parts(found.stored),
+        length,
+    };
+    Some(Staged {
+        length,
+        layout: found.layout,
+        streams: Some(gpus.pack(&chunk, out)?),
+    })
 }
 
 fn part(found: Found) -> Part {

@@ -235,6 +235,7 @@ fn judge_work(status: &Value, findings: &mut Findings) {
             "raise --memory-limit, or add servers",
         );
     }
+    judge_devices(status, findings);
     for jobs in list(status, "/jobs") {
         findings.good(format!(
             "{} {} jobs run ({} of {}), {} wait",
@@ -244,6 +245,30 @@ fn judge_work(status: &Value, findings: &mut Findings) {
             size(number(jobs, "/total_bytes")),
             number(jobs, "/queued"),
         ));
+    }
+}
+
+fn judge_devices(status: &Value, findings: &mut Findings) {
+    if let Some(reason) = status.pointer("/gpu/unavailable").and_then(Value::as_str)
+        && status["gpu"]["use"] == "always"
+    {
+        findings.wrong(
+            format!("there is no CUDA device to use: {reason}"),
+            "docs/gpu.md says what is needed; reductions are right without one",
+        );
+    }
+    for (nth, device) in list(status, "/gpu/devices").enumerate() {
+        let what = format!("the CUDA device {nth}, {}", text(device, "name"));
+        match device["broken"] == true {
+            true => findings.wrong(
+                format!("{what}, failed too often to be asked again"),
+                "look at it with nvidia-smi and start the server again; until then the processor reduces",
+            ),
+            false => findings.good(format!(
+                "{what}, has reduced {} inner chunks",
+                number(device, "/chunks")
+            )),
+        }
     }
 }
 

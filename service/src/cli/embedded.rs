@@ -6,6 +6,7 @@ use clap::Parser;
 use storage::Store;
 
 use super::Failed;
+use super::gpu::{GpuArgs, When};
 use super::keys::SigningArgs;
 use super::sizes::{self, SizeArgs};
 use crate::jobs::{Origin, Settings};
@@ -31,6 +32,8 @@ struct Environment {
     signing: SigningArgs,
     #[command(flatten)]
     sizes: SizeArgs,
+    #[command(flatten)]
+    gpu: GpuArgs,
 }
 
 /// The state over the store at `url`, with these settings of the store over those of the
@@ -43,6 +46,7 @@ pub fn open_embedded(url: &str, settings: &[(&str, &str)], sizes: &Sizes) -> Res
     let environment = Environment::try_parse_from(["quarr"])?;
     let chosen = environment.sizes.with(sizes);
     let (engine, limits) = chosen.engine(sizes::usual_costs(&store))?;
+    let engine = engine.with_devices(environment.gpu.open(When::Never).devices);
     // Whoever asks is the process itself: jobs have its rights, and only it goes on with them.
     let jobs = Settings {
         origin: Origin::Command,

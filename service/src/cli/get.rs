@@ -280,5 +280,13 @@ pub(super) async fn explain(
     out!("store            {}", requests("requests"));
     out!("store, if cold   {}", requests("cold_requests"));
     out!("memory           {} bytes", number("memory_bytes"));
+    let compute = &plan["compute"];
+    if let (Some(on), Some(reason)) = (compute["on"].as_str(), compute["reason"].as_str()) {
+        let times = match (compute["gpu_ms"].as_f64(), compute["cpu_ms"].as_f64()) {
+            (Some(gpu), Some(cpu)) => format!(" (gpu {gpu:.3} ms, cpu {cpu:.3} ms)"),
+            _ => String::new(),
+        };
+        out!("computed by      {on}: {reason}{times}");
+    }
     Ok(())
 }

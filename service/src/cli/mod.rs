@@ -24,6 +24,7 @@ mod doctor;
 mod embedded;
 mod export;
 mod get;
+mod gpu;
 mod jobs;
 mod keys;
 mod limits;
@@ -154,6 +155,8 @@ struct Place {
     signing: keys::SigningArgs,
     #[command(flatten)]
     sizes: sizes::SizeArgs,
+    #[command(flatten)]
+    gpu: gpu::GpuArgs,
     /// How long a job stands still before another process takes it over, in seconds.
     #[arg(long, global = true, hide = true, value_parser = parse_seconds, env = "QUARR_JOB_STALE_AFTER")]
     job_stale_after: Option<Duration>,
@@ -419,6 +422,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 fn open_state(place: &Place) -> Result<State, Failed> {
     let store = Store::open(&place.store())?.with_externals(reference::of_caller());
     let (engine, limits) = place.sizes.engine(sizes::usual_costs(&store))?;
+    let engine = engine.with_devices(place.gpu.open(gpu::When::Never).devices);
     let state = State::new(store, engine, limits).with_jobs(place.job_settings());
     with_signing(place, state)
 }
@@ -483,14 +487,19 @@ async fn execute(cli: Cli) -> Result<ExitCode, Failed> {
                 return Err(Failed(reason));
             }
             let store = Store::open(&place.store())?.with_externals(args.externals()?);
+            // A driver takes its time to begin, and so may a store.
+            let settings = place.gpu.clone();
+            let opening = tokio::task::spawn_blocking(move || settings.open(gpu::When::Auto));
             let store = store::fit_to_serve(store, args.is_read_only()).await?;
             let costs = sizes::measured_costs(&store).await;
             let (engine, limits) = place.sizes.engine(costs)?;
+            let opened = opening.await?;
+            let engine = engine.with_devices(opened.devices.clone());
             let auth = args.auth(&store).await?;
             let state = State::new(store, engine, limits).with_auth(auth);
             let state = state.with_jobs(args.job_settings(place.job_settings())?);
             let state = with_signing(place, state)?;
-            serve::serve(state, &args).await?;
+            serve::serve(state, &args, &opened).await?;
         }
         Command::Import(args) => {
             if let Some(url) = place.server() {

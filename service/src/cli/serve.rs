@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::Failed;
 use super::access::AccessArgs;
+use super::gpu::Opened;
 use super::limits::LimitArgs;
 use super::reference::AllowArgs;
 use super::s3::S3Args;
@@ -84,7 +85,8 @@ impl ServeArgs {
     }
 }
 
-pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> {
+/// Serves until it is asked to end; `opened` are the devices of the state's engine.
+pub(super) async fn serve(state: State, args: &ServeArgs, opened: &Opened) -> Result<(), Failed> {
     let is_open = !state.auth().is_required();
     let is_insecure = args.access.is_insecure();
     let is_loopback = args.listen.ip().is_loopback();
@@ -99,6 +101,7 @@ pub(super) async fn serve(state: State, args: &ServeArgs) -> Result<(), Failed> 
     let traces = traces.map(|endpoint| Traces::to(&endpoint)).transpose();
     let traces = traces.map_err(|reason| Failed(format!("traces cannot be sent: {reason}")))?;
     logs::begin(traces.as_ref()).map_err(Failed)?;
+    opened.log();
     let limits = args.limits.limits();
     let state = state.serving_within(limits.clone());
     let slow = Duration::from_millis(args.slow_query_ms);

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::HeaderMap;
+use query::Computation;
 use serde::Serialize;
 
 use super::asked::Asked;
@@ -42,6 +43,24 @@ pub(crate) struct Explained {
     store_ms: f64,
     /// What a request is taken to cost: the model ranges are merged by.
     costs: Costs,
+    /// Who makes a reduction; absent if values are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compute: Option<Compute>,
+}
+
+/// Who makes a reduction, and why.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Compute {
+    /// `statistics`, `cpu`, or `gpu`: CUDA devices, as far as they have memory and streams for it.
+    on: &'static str,
+    reason: String,
+    /// Time CUDA devices are taken to need, copies included and decoding left out; where there are
+    /// some that can do it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_ms: Option<f64>,
+    /// Time the processor is taken to need, decoding left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_ms: Option<f64>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -68,6 +87,29 @@ pub(crate) struct Costs {
     latency_ms: f64,
     /// Bytes per second of one request.
     bandwidth: u64,
+}
+
+impl From<Computation> for Compute {
+    fn from(computation: Computation) -> Self {
+        let decision = match computation {
+            Computation::Statistics => {
+                return Self {
+                    on: "statistics",
+                    reason: "statistics tell all of it".to_owned(),
+                    gpu_ms: None,
+                    cpu_ms: None,
+                };
+            }
+            Computation::Decided(decision) => decision,
+        };
+        let estimate = decision.estimate;
+        Self {
+            on: if decision.is_on_device { "gpu" } else { "cpu" },
+            reason: decision.reason,
+            gpu_ms: estimate.map(|estimate| estimate.device_seconds * 1e3),
+            cpu_ms: estimate.map(|estimate| estimate.processor_seconds * 1e3),
+        }
+    }
 }
 
 impl From<query::Requests> for Requests {
@@ -139,5 +181,6 @@ pub(crate) async fn explain(
             latency_ms: costs.latency.as_secs_f64() * 1e3,
             bandwidth: costs.bandwidth,
         },
+        compute: explained.computation.map(Compute::from),
     }))
 }

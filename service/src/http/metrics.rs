@@ -6,13 +6,15 @@ use query::Tier;
 use storage::metrics::Operation;
 
 use super::extract::Shared;
+use super::gpu;
 use crate::jobs::JobSpec;
 use crate::state::State;
 use crate::telemetry::exposition::{Exposition, Kind, MEDIA_TYPE};
 use crate::telemetry::process::Process;
 use crate::telemetry::{Phase, Refused};
 
-/// Counts of requests, caches, the object store, memory, threads, commits, jobs and the process.
+/// Counts of requests, caches, the object store, memory, threads, CUDA devices, commits, jobs and the
+/// process.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
 pub(crate) async fn metrics(Shared(state): Shared<State>) -> Response {
     ([(header::CONTENT_TYPE, MEDIA_TYPE)], text(&state)).into_response()
@@ -24,6 +26,7 @@ fn text(state: &State) -> String {
     caches(&mut text, state);
     store(&mut text, state);
     work(&mut text, state);
+    gpu::expose(&mut text, state.engine().devices());
     jobs(&mut text, state);
     process(&mut text, state);
     text.into_text()

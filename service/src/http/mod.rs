@@ -9,6 +9,7 @@ mod explain;
 mod extract;
 mod follow;
 pub(crate) mod gathered;
+mod gpu;
 mod held;
 mod jobs;
 mod keys;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use storage::metrics::Operation;
 
 use super::extract::Shared;
+use super::gpu::GpuInfo;
 use crate::state::State;
 use crate::telemetry::process::Process;
 use crate::telemetry::{Phase, Refused};
@@ -30,6 +31,7 @@ pub(crate) struct StatusInfo {
     jobs: Vec<JobsInfo>,
     memory: MemoryInfo,
     threads: ThreadsInfo,
+    gpu: GpuInfo,
     caches: Vec<CacheInfo>,
     store_operations: Vec<OperationInfo>,
     commits: CommitsInfo,
@@ -150,7 +152,7 @@ struct ProcessInfo {
     open_files_most: Option<u64>,
 }
 
-/// What the server is doing: requests, jobs, memory, caches, its object store.
+/// What the server is doing: requests, jobs, memory, CUDA devices, caches, its object store.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StatusInfo)))]
 pub(crate) async fn status(Shared(state): Shared<State>) -> Json<StatusInfo> {
     let telemetry = state.telemetry();
@@ -179,6 +181,7 @@ pub(crate) async fn status(Shared(state): Shared<State>) -> Json<StatusInfo> {
             refused,
         },
         threads: ThreadsInfo { all, busy, queued },
+        gpu: GpuInfo::from(state.engine().devices()),
         caches: caches(&state),
         store_operations: store_operations(&state),
         commits: CommitsInfo {

@@ -18,6 +18,7 @@ mod branch_writes;
 mod contract;
 mod dav;
 mod formats;
+mod gpu;
 mod imports;
 mod jobs;
 mod listing;
