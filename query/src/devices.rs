@@ -146,7 +146,7 @@ impl Devices {
             |wanted: &[Wanted<'_>]| gpu::supports(asked.data_type, asked.decoder, wanted);
         let Some(wanted) = wanted.filter(|wanted| is_supported(wanted)) else {
             let data_type = asked.data_type;
-            return Decision::processor(format!("no kernel does this with {data_type}"));
+            return Decision::processor(format!("no kernel does this, or not with {data_type}"));
         };
         let Some(rates) = gpus.rates() else {
             return Decision::processor("the devices were not measured");

@@ -64,6 +64,15 @@ struct Lanes {
     busy: usize,
 }
 
+/// A task at work in a lane; also one that panics ends.
+struct Turn<'a>(&'a Mutex<Lanes>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(self.0).busy -= 1;
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     tasks: AtomicU64,
@@ -208,7 +217,8 @@ impl Device {
             let reason = "it failed before".to_owned();
             return Err(Failure::Failed { reason }.into());
         }
-        let mut lane = self.lane().inspect_err(|failure| self.note(failure))?;
+        let lane = self.lane().inspect_err(|failure| self.note(failure));
+        let (mut lane, _turn) = lane?;
         let done = lane.run(self, task, &mut stage);
         let is_sound = match &done {
             Ok(_) => {
@@ -223,15 +233,14 @@ impl Device {
             }
             Err(Stop::Staging(_)) => true,
         };
-        let mut lanes = lock(&self.lanes);
-        lanes.busy -= 1;
         if is_sound {
-            lanes.idle.push(lane);
+            lock(&self.lanes).idle.push(lane);
         }
         done
     }
 
-    fn lane(&self) -> Result<Lane, Failure> {
+    /// A lane, and what counts it as busy until it is dropped.
+    fn lane(&self) -> Result<(Lane, Turn<'_>), Failure> {
         let mut lanes = lock(&self.lanes);
         if lanes.busy == LANES {
             return Err(Failure::Busy);
@@ -241,7 +250,7 @@ impl Device {
             None => Lane::new(&self.context)?,
         };
         lanes.busy += 1;
-        Ok(lane)
+        Ok((lane, Turn(&self.lanes)))
     }
 
     fn note(&self, failure: &Failure) {

@@ -139,14 +139,16 @@ impl Rates {
         let large_sums = best(|| multiply(gpus, side))?.as_secs_f64();
         let thread_sums = best(|| Some(multiply_here(SIDE)))?.as_secs_f64();
         let cube = |side: usize| (side * side * side) as f64;
-        let rate = |seconds: f64| bytes / seconds.max(1e-9);
+        // Differences of two measurements may be anything where these are near each other: a part of
+        // the longer one then, so that nothing is taken to cost nothing.
+        let difference = |longer: f64, shorter: f64| (longer - shorter).max(longer / 8.0);
         Some(Self {
             task_seconds: task,
-            copy_bytes_per_second: rate(cold - warm),
-            device_bytes_per_second: rate(warm - task),
+            copy_bytes_per_second: bytes / difference(cold, warm),
+            device_bytes_per_second: bytes / difference(warm, task),
             thread_bytes_per_second: 4.0 * PART as f64 / thread.as_secs_f64().max(1e-9),
             sums_seconds: sums,
-            device_products_per_second: cube(side) / (large_sums - sums).max(1e-9),
+            device_products_per_second: cube(side) / difference(large_sums, sums),
             thread_products_per_second: cube(SIDE) / thread_sums.max(1e-9),
         })
     }

@@ -215,10 +215,10 @@ mod tests {
         let changes: [(&str, Change); 11] = [
             ("too short", |chunk| chunk.length = 47),
             ("too long", |chunk| chunk.length = 49),
-            ("a gap", |chunk| drop(chunk.stored.pop())),
+            ("a gap", |chunk| chunk.stored.truncate(1)),
             ("an overlap", |chunk| chunk.streams[1].decoded = 0..9),
             ("twice", |chunk| {
-                chunk.streams.push(chunk.streams[0].clone())
+                chunk.streams.push(chunk.streams[0].clone());
             }),
             ("outside", |chunk| chunk.streams[0].decoded = 32..usize::MAX),
             ("nothing", |chunk| chunk.streams[1].decoded = 0..0),
@@ -227,10 +227,10 @@ mod tests {
                 chunk.streams[0].encoded = Range { start: 9, end: 5 }
             }),
             ("shorter than stored", |chunk| {
-                chunk.stored[0].encoded = 19..34
+                chunk.stored[0].encoded = 19..34;
             }),
             ("more than its place", |chunk| {
-                chunk.streams[1].encoded = 0..35
+                chunk.streams[1].encoded = 0..35;
             }),
         ];
         assert!(pack(&chunk()).is_some());

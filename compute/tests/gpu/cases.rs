@@ -85,7 +85,7 @@ impl Random {
                     _ => (bits >> 40) as f64 / 4096.0 - 2048.0,
                 };
                 let bytes = match data_type {
-                    DataType::Bool => u64::from(bits % 3 == 0).to_le_bytes(),
+                    DataType::Bool => u64::from(bits.is_multiple_of(3)).to_le_bytes(),
                     DataType::Float16 => widened(&half::f16::from_f64(number).to_le_bytes()),
                     DataType::BFloat16 => widened(&half::bf16::from_f64(number).to_le_bytes()),
                     DataType::Float32 => widened(&(number as f32).to_le_bytes()),
@@ -255,7 +255,7 @@ impl<'a> Case<'a> {
             let all = |boxes: &[Vec<Found>]| {
                 let mut boxes = boxes.iter().map(|found| found[number].clone());
                 let first = boxes.next().unwrap();
-                finish(&boxes.fold(first, merge))
+                finish(&boxes.fold(first, |earlier, later| merge(earlier, &later)))
             };
             assert_eq!(all(&found), all(&expected), "all {wanted:?} {}", what());
         }
@@ -269,8 +269,8 @@ fn finish(found: &Found) -> Result<Vec<u8>, compute::Error> {
     }
 }
 
-fn merge(mut earlier: Found, later: Found) -> Found {
-    match (&mut earlier, &later) {
+fn merge(mut earlier: Found, later: &Found) -> Found {
+    match (&mut earlier, later) {
         (Found::Plain(a), Found::Plain(b)) => a.merge(b),
         (Found::Histogram(a), Found::Histogram(b)) => compute::Merge::merge(a, b),
         _ => panic!("found of one wanted"),

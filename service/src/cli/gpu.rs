@@ -30,6 +30,14 @@ pub(super) struct GpuArgs {
     /// Most CUDA devices that are used [default: all]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), env = "QUARR_GPU_DEVICES")]
     gpu_devices: Option<u16>,
+    /// Let nvCOMP, where it is installed, decompress on CUDA devices: only for stores all of whose
+    /// writers are trusted
+    #[arg(long, global = true, env = "QUARR_GPU_DECOMPRESS")]
+    gpu_decompress: bool,
+    /// Let cuBLAS, where it is installed, multiply matrices of floats: faster, and the last bits of a
+    /// product then depend on who computed it
+    #[arg(long, global = true, env = "QUARR_GPU_RELAXED")]
+    gpu_relaxed: bool,
 }
 
 /// As [`DeviceUse`], for the command line.
@@ -60,7 +68,8 @@ impl GpuArgs {
         let settings = Settings {
             memory_limit_bytes: self.gpu_memory,
             devices_max: self.gpu_devices.map(usize::from),
-            ..Settings::default()
+            decompresses: self.gpu_decompress,
+            is_relaxed: self.gpu_relaxed,
         };
         Opened {
             devices: Devices::open(used, settings),

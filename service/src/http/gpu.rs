@@ -66,6 +66,8 @@ struct FallbacksInfo {
     memory: u64,
     /// The device failed.
     failure: u64,
+    /// It did not decompress what came to it.
+    undecoded: u64,
 }
 
 /// Speeds, measured with sums of `float32`.
@@ -119,6 +121,7 @@ impl From<DeviceStatus> for DeviceInfo {
                 busy: status.busy,
                 memory: status.out_of_memory,
                 failure: status.failures,
+                undecoded: status.undecoded,
             },
         }
     }
@@ -254,6 +257,7 @@ pub(super) fn expose(text: &mut Exposition, devices: &Devices) {
             ("busy", device.busy),
             ("memory", device.out_of_memory),
             ("failure", device.failures),
+            ("undecoded", device.undecoded),
         ];
         for (reason, count) in reasons {
             family.sample(&[("device", number), ("reason", reason)], count);
