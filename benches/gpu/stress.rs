@@ -120,7 +120,7 @@ fn request(gpus: &Gpus, number: u64, counts: &Counts) -> Result<(), Error> {
     let places: Vec<Vec<u64>> = shape.iter().map(|&length| (0..length).collect()).collect();
     let boxes: Vec<BoxOf> = (0..chunks)
         .map(|nth| BoxOf {
-            key: is_kept.then(|| (key(seed, nth), 0)),
+            key: is_kept.then(|| (key(seed, nth), Hash::from_bytes([0; 32]))),
             places: places.clone(),
         })
         .collect();

@@ -180,10 +180,13 @@ impl Data {
     }
 
     /// What the device knows a chunk by.
-    pub(crate) fn key(&self, number: usize) -> (Hash, u64) {
+    pub(crate) fn key(&self, number: usize) -> (Hash, Hash) {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        (Hash::from_bytes(bytes), self.stored as u64)
+        (
+            Hash::from_bytes(bytes),
+            Hash::from_bytes([self.stored as u8; 32]),
+        )
     }
 
     /// Places of a chunk's cells in the array.

@@ -33,6 +33,9 @@ const MAX_SPLITS: usize = 16;
 /// Nor are blocks whose streams would decode to less.
 const MIN_SPLIT_BYTES: usize = 128;
 
+/// Smaller blocks, but a whole chunk, are left to the library.
+const LEAST_BLOCK_BYTES: usize = 128;
+
 /// How streams are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Codec {
@@ -106,7 +109,9 @@ impl Frame {
             && block_bytes / unit_bytes >= MIN_SPLIT_BYTES;
         let is_known = codec_version == CODEC_VERSION
             && decoded_bytes.div_ceil(block_bytes) <= (bytes.len() - HEADER_BYTES) / 4
-            && (!is_split || block_bytes.is_multiple_of(unit_bytes));
+            && (!is_split || block_bytes.is_multiple_of(unit_bytes))
+            // What is noted of a block takes more memory than a smaller one.
+            && (block_bytes >= LEAST_BLOCK_BYTES || block_bytes == decoded_bytes);
         if !is_known {
             return None;
         }

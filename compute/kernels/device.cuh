@@ -2,7 +2,7 @@
 //
 // Kernels do the operations of the CPU code in its order, so that their results are the same bits:
 // floats are never fused (NVRTC gets --fmad=false) and lanes are those of
-// `compute/src/accumulators/lanes.rs`. Each takes one plain struct, which `compute/src/gpu/params.rs`
+// `compute/src/accumulators/run.rs`. Each takes one plain struct, which `compute/src/gpu/params.rs`
 // mirrors. Every source compiles for the host too (`compute/emulator`).
 #pragma once
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use array::DataType;
+use array::{DataType, Hash};
 use compute::cf::CfDecoder;
 use compute::gather::AxisPart;
 use compute::gpu::{
@@ -37,6 +37,7 @@ pub enum DeviceUse {
 pub struct Devices {
     used: DeviceUse,
     gpus: Option<Arc<Gpus>>,
+    is_relaxed: bool,
     /// Why there are none.
     unavailable: Option<gpu::Unavailable>,
 }
@@ -69,12 +70,14 @@ pub(crate) struct Asked<'a> {
     /// Type of the elements as stored.
     pub(crate) data_type: &'a DataType,
     pub(crate) decoder: Option<&'a CfDecoder>,
+    /// Stored chunks: each is at least one task.
+    pub(crate) chunks: u64,
     /// Inner chunks, the bytes one decodes to, and its lengths.
     pub(crate) inner_chunks: u64,
     pub(crate) chunk_bytes: u64,
     pub(crate) inner_shape: &'a [u64],
     /// What chunks are decoded by, as their keys on devices have it.
-    pub(crate) codec: u64,
+    pub(crate) codec: &'a Hash,
     pub(crate) threads: u64,
 }
 
@@ -88,11 +91,13 @@ impl Devices {
             Ok(gpus) => Self {
                 used,
                 gpus: Some(Arc::new(gpus)),
+                is_relaxed: settings.is_relaxed,
                 unavailable: None,
             },
             Err(unavailable) => Self {
                 used,
                 gpus: None,
+                is_relaxed: false,
                 unavailable: Some(unavailable),
             },
         }
@@ -111,6 +116,16 @@ impl Devices {
     /// What each of them is and has done.
     pub fn status(&self) -> Vec<DeviceStatus> {
         self.gpus.as_ref().map_or(Vec::new(), |gpus| gpus.status())
+    }
+
+    /// Whether the last bits of a product depend on who computes it.
+    pub fn is_relaxed(&self) -> bool {
+        self.is_relaxed
+    }
+
+    /// The version of nvCOMP that decompresses on them, if it was asked for and is there.
+    pub fn nvcomp_version(&self) -> Option<String> {
+        self.gpus.as_ref()?.nvcomp_version()
     }
 
     /// What reductions cost on them.
@@ -148,6 +163,9 @@ impl Devices {
             let data_type = asked.data_type;
             return Decision::processor(format!("no kernel does this, or not with {data_type}"));
         };
+        if asked.chunk_bytes > gpu::CHUNK_BYTES_MAX {
+            return Decision::processor("inner chunks are too large to be copied at once");
+        }
         let Some(rates) = gpus.rates() else {
             return Decision::processor("the devices were not measured");
         };
@@ -176,13 +194,14 @@ impl Devices {
     }
 
     /// Sums over each left and each right vector on a device, if one is faster or always used; `None`
-    /// if the processor has to make them.
+    /// if the processor has to make them. Products of matrices, which may be relaxed, ask for no
+    /// products of vectors with themselves, not even for none.
     pub(crate) fn sums(
         &self,
         of: SumOf,
         left: &Vectors<'_>,
         right: &Vectors<'_>,
-        with_own_products: bool,
+        with_own_products: Option<bool>,
         threads: usize,
     ) -> Option<FoundSums> {
         let gpus = self.gpus.as_ref().filter(|gpus| gpus.works())?;
@@ -199,7 +218,10 @@ impl Devices {
         if self.used != DeviceUse::Always && !estimate.prefers_device() {
             return None;
         }
-        gpus.sums(of, left, right, with_own_products).ok()
+        match with_own_products {
+            Some(with_own_products) => gpus.sums(of, left, right, with_own_products).ok(),
+            None => gpus.products(of, left, right).ok(),
+        }
     }
 }
 
@@ -214,7 +236,7 @@ impl Asked<'_> {
             .saturating_mul(ACCUMULATOR_BYTES)
             .saturating_mul(wanted as u64);
         Workload {
-            tasks: decoded_bytes.div_ceil(TASK_BYTES),
+            tasks: decoded_bytes.div_ceil(TASK_BYTES).max(self.chunks),
             decoded_bytes,
             resident_bytes: gpus.resident_bytes(self.codec).min(decoded_bytes),
             result_bytes: found.saturating_mul(self.inner_chunks),
@@ -300,10 +322,11 @@ mod tests {
             aggregation: &Aggregation::plain(&[], &[true]),
             data_type: &DataType::Float32,
             decoder: None,
+            chunks: 1,
             inner_chunks: 1,
             chunk_bytes: 1,
             inner_shape: &[1],
-            codec: 0,
+            codec: &Hash::from_bytes([0; 32]),
             threads: 1,
         };
         let decision = devices.decide(&asked);

@@ -182,7 +182,8 @@ impl Product {
         };
         let row_bytes = length * rows_type.size_bytes()?;
         let batch_bytes = length * columns * left_type.size_bytes()?;
-        let mut result = Vec::new();
+        let size = self.data_type.size_bytes()?;
+        let mut result = Vec::with_capacity(batches * rows * columns * size);
         for batch in 0..batches {
             let right = match self.kind {
                 Kind::Matrix => Vectors::columns(right_type, right, length, columns),
@@ -197,7 +198,7 @@ impl Product {
                 let bytes = &rows_bytes[first * row_bytes..end * row_bytes];
                 let left = Vectors::rows(rows_type, bytes, end - first, length);
                 let of = product::sum_of(&self.data_type);
-                let found = devices.sums(of, &left, &right, false, threads)?;
+                let found = devices.sums(of, &left, &right, None, threads)?;
                 result.extend(product::of_sums(&self.data_type, &found.sums));
             }
         }

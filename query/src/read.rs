@@ -166,7 +166,7 @@ impl Engine {
         let needed = numbers(array, plan, &read);
         let mut located = self.fetcher.locate(array, row, &needed, true).await?;
         let mut pieces = Vec::new();
-        for (place, bytes) in std::mem::take(&mut located.decoded) {
+        for (place, _, bytes) in std::mem::take(&mut located.decoded) {
             pieces.push(Piece {
                 inner: read.inner[place].clone(),
                 bytes,

@@ -107,7 +107,9 @@ impl Engine {
         let mut located = self.fetcher.locate(array, row, &needed, true).await?;
         let mut found: Vec<Option<Statistics>> = vec![None; needed.len()];
         let decoded = std::mem::take(&mut located.decoded).into_iter();
-        let decoded = decoded.map(|(place, bytes)| (place, bytes, true)).collect();
+        let decoded = decoded
+            .map(|(place, _, bytes)| (place, bytes, true))
+            .collect();
         let present = std::mem::take(&mut located.present).into_iter();
         let present = present
             .map(|(place, _, bytes)| (place, bytes, false))

@@ -8,7 +8,7 @@ use array::{Hash, Layout};
 use super::driver::DeviceMemory;
 
 /// What an inner chunk is known by: the hash of its encoded bytes, and what decodes them.
-pub type Key = (Hash, u64);
+pub type Key = (Hash, Hash);
 
 /// An inner chunk on the device, as far as it was decoded there.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Cache {
     chunks: HashMap<Key, (u64, Resident)>,
     by_use: BTreeMap<u64, Key>,
     /// Bytes by what decodes the chunks.
-    by_codec: HashMap<u64, u64>,
+    by_codec: HashMap<Hash, u64>,
 }
 
 impl Cache {
@@ -47,8 +47,8 @@ impl Cache {
     }
 
     /// Bytes of the chunks that are decoded in the same way.
-    pub(super) fn bytes_of(&self, codec: u64) -> u64 {
-        self.by_codec.get(&codec).copied().unwrap_or(0)
+    pub(super) fn bytes_of(&self, codec: &Hash) -> u64 {
+        self.by_codec.get(codec).copied().unwrap_or(0)
     }
 
     /// A chunk, if it is there.

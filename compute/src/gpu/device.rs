@@ -1,8 +1,10 @@
 //! One device: its lanes, its memory, what stays on it, and what it has done.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
+use array::Hash;
 use cudarc::driver::{CudaContext, CudaStream};
 
 use super::Settings;
@@ -20,6 +22,8 @@ use crate::lanes::{SumOf, Vectors};
 
 /// Streams of a device: two copy and compute beside each other, the others are being staged.
 const LANES: usize = 4;
+/// A task waits so long for a stream: what it was given to the device for would take a thread longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// A device that fails so often, one time after the other, is not asked any more.
 const FAILURES_MAX: u64 = 3;
 
@@ -48,6 +52,7 @@ pub(super) struct Device {
     allowance: Allowance,
     cache: Mutex<Cache>,
     lanes: Mutex<Lanes>,
+    lane_is_free: Condvar,
     /// For sums over vectors; one at a time, which use the whole device.
     vectors: Mutex<Option<VectorLane>>,
     is_relaxed: bool,
@@ -65,11 +70,12 @@ struct Lanes {
 }
 
 /// A task at work in a lane; also one that panics ends.
-struct Turn<'a>(&'a Mutex<Lanes>);
+struct Turn<'a>(&'a Device);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        lock(self.0).busy -= 1;
+        lock(&self.0.lanes).busy -= 1;
+        self.0.lane_is_free.notify_one();
     }
 }
 
@@ -159,6 +165,7 @@ impl Device {
             allowance: Allowance::new(limit),
             cache: Mutex::new(Cache::new(limit / 2)),
             lanes: Mutex::default(),
+            lane_is_free: Condvar::new(),
             vectors: Mutex::default(),
             is_relaxed: settings.is_relaxed,
             counters: Counters::default(),
@@ -176,22 +183,23 @@ impl Device {
         left: &Vectors<'_>,
         right: &Vectors<'_>,
         with_own_products: bool,
+        is_relaxed: bool,
     ) -> Result<FoundSums, Failure> {
         if self.is_broken() {
             let reason = "it failed before".to_owned();
             return Err(Failure::Failed { reason });
         }
-        let Ok(mut idle) = self.vectors.try_lock() else {
-            self.note(&Failure::Busy);
-            return Err(Failure::Busy);
+        let mut idle = self.vectors().ok_or(Failure::Busy)?;
+        let lane = match idle.take() {
+            Some(lane) => Ok(lane),
+            None => VectorLane::new(&self.context, self.is_relaxed),
         };
-        let taken = idle.take();
-        let lane = taken.map_or_else(|| VectorLane::new(&self.context, self.is_relaxed), Ok);
         let done = lane.and_then(|mut lane| {
-            let found = lane.sums(self, of, left, right, with_own_products)?;
-            // Not after a failure: a new one is made then.
-            *idle = Some(lane);
-            Ok(found)
+            let done = lane.sums(self, of, left, right, with_own_products, is_relaxed);
+            if !matches!(done, Err(Failure::Failed { .. })) {
+                *idle = Some(lane);
+            }
+            done
         });
         match &done {
             Ok(_) => {
@@ -201,6 +209,15 @@ impl Device {
             Err(failure) => self.note(failure),
         }
         done
+    }
+
+    /// What sums over vectors are made in, unless others use it.
+    fn vectors(&self) -> Option<MutexGuard<'_, Option<VectorLane>>> {
+        match self.vectors.try_lock() {
+            Ok(idle) => Some(idle),
+            Err(TryLockError::Poisoned(left)) => Some(left.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -241,7 +258,12 @@ impl Device {
 
     /// A lane, and what counts it as busy until it is dropped.
     fn lane(&self) -> Result<(Lane, Turn<'_>), Failure> {
-        let mut lanes = lock(&self.lanes);
+        let lanes = lock(&self.lanes);
+        let is_full = |lanes: &mut Lanes| lanes.busy == LANES;
+        let waited = self
+            .lane_is_free
+            .wait_timeout_while(lanes, LONGEST_WAIT, is_full);
+        let (mut lanes, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if lanes.busy == LANES {
             return Err(Failure::Busy);
         }
@@ -250,7 +272,7 @@ impl Device {
             None => Lane::new(&self.context)?,
         };
         lanes.busy += 1;
-        Ok((lane, Turn(&self.lanes)))
+        Ok((lane, Turn(self)))
     }
 
     fn note(&self, failure: &Failure) {
@@ -296,10 +318,7 @@ impl Device {
 
     /// Gives the memory for sums over vectors back, if nobody uses it.
     fn clear_vectors(&self) -> bool {
-        let Ok(mut idle) = self.vectors.try_lock() else {
-            return false;
-        };
-        idle.take().is_some()
+        self.vectors().is_some_and(|mut idle| idle.take().is_some())
     }
 
     fn make_room(&self) -> bool {
@@ -317,7 +336,7 @@ impl Device {
         }
     }
 
-    pub(super) fn resident_bytes(&self, codec: u64) -> u64 {
+    pub(super) fn resident_bytes(&self, codec: &Hash) -> u64 {
         lock(&self.cache).bytes_of(codec)
     }
 

@@ -249,7 +249,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: taken by `new`; a `Lane` waits for its stream before it drops its memory.
+            // SAFETY: taken by `new`; a lane waits for its stream before it drops its memory.
             let _ = unsafe { result::free_host(self.pointer.cast()) };
         }
     }
@@ -257,14 +257,17 @@ impl Drop for Pinned {
 
 /// Starts to copy bytes of the host to the device.
 ///
-/// The bytes must stay as they are until the stream was waited for: callers are in `lane.rs`, which
-/// waits before it touches its memory again, also after an error.
+/// The bytes must stay as they are until the stream was waited for: lanes (`lane.rs`, `vectors.rs`) wait
+/// before they touch their memory again, also after an error.
 pub(super) fn copy_in(
     stream: &CudaStream,
     pinned: &Pinned,
     from: Span,
     to: u64,
 ) -> Result<(), Failure> {
+    if from.bytes == 0 {
+        return Ok(());
+    }
     let bytes = &pinned.as_slice()[from.start..from.start + from.bytes];
     stream.context().bind_to_thread()?;
     // SAFETY: `to` is an address inside memory of the device that has room for these bytes, as the
@@ -280,6 +283,9 @@ pub(super) fn copy_out(
     to: Span,
     from: u64,
 ) -> Result<(), Failure> {
+    if to.bytes == 0 {
+        return Ok(());
+    }
     stream.context().bind_to_thread()?;
     let bytes = &mut pinned.as_mut_slice()[to.start..to.start + to.bytes];
     // SAFETY: as in `copy_in`.
@@ -289,6 +295,9 @@ pub(super) fn copy_out(
 
 /// Starts to set bytes of the device to zero.
 pub(super) fn clear(stream: &CudaStream, at: u64, bytes: usize) -> Result<(), Failure> {
+    if bytes == 0 {
+        return Ok(());
+    }
     stream.context().bind_to_thread()?;
     // SAFETY: as in `copy_in`.
     unsafe { result::memset_d8_async(at, 0, bytes, stream.cu_stream())? };
@@ -368,7 +377,10 @@ unsafe impl Send for Graph {}
 
 impl Graph {
     /// Records launches, without running them.
-    pub(super) fn new(stream: &Arc<CudaStream>, launches: &[Launch]) -> Result<Self, Failure> {
+    pub(super) fn new(context: &Arc<CudaContext>, launches: &[Launch]) -> Result<Self, Failure> {
+        // In a stream of its own: chunks are freed in the stream they came by, from any thread, and
+        // none of that may be recorded.
+        let stream = &context.new_stream()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode)?;
         let recorded = launches.iter().try_for_each(|launch| launch.run(stream));
@@ -385,7 +397,11 @@ impl Graph {
     }
 
     /// Starts all of them.
-    pub(super) fn launch(&self) -> Result<(), Failure> {
-        Ok(self.0.launch()?)
+    pub(super) fn launch(&self, stream: &CudaStream) -> Result<(), Failure> {
+        stream.context().bind_to_thread()?;
+        // SAFETY: the graph lives as long as `self`, and its lane launches one at a time; what the
+        // kernels use is as in `Launch::run`.
+        unsafe { result::graph::launch(self.0.cu_graph_exec(), stream.cu_stream())? };
+        Ok(())
     }
 }

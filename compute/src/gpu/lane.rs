@@ -123,7 +123,9 @@ impl Lane {
         task: &Task<'_>,
         stage: &mut impl FnMut(usize, &mut [u8]) -> Result<Staged, E>,
     ) -> Result<Vec<Vec<Found>>, Stop<E>> {
-        let done = self.try_run(device, task, stage);
+        // Not dropped before the stream was waited for: kernels may read them.
+        let mut chunks = Vec::new();
+        let done = self.try_run(device, task, stage, &mut chunks);
         if done.is_err() {
             // What was started still reads and writes the lane's memory.
             self.stream.synchronize().map_err(Failure::from)?;
@@ -136,6 +138,7 @@ impl Lane {
         device: &Device,
         task: &Task<'_>,
         stage: &mut impl FnMut(usize, &mut [u8]) -> Result<Staged, E>,
+        chunks: &mut Vec<Chunk>,
     ) -> Result<Vec<Vec<Found>>, Stop<E>> {
         let outline = Outline::new(task).ok_or(Failure::Unsupported)?;
         let known: Vec<Option<Resident>> = task
@@ -154,9 +157,9 @@ impl Lane {
         outline.arena(&mut one).ok_or(Failure::Unsupported)?;
         let room = one.bytes() + GAPS_BYTES;
         self.reserve(device, room)?;
-        let (chunks, packed) = self.bring_in(device, task, known, &inputs, stage)?;
+        let packed = self.bring_in(device, task, known, &inputs, stage, chunks)?;
         let started = self.expander.start(device, &self.stream, &packed)?;
-        let mut groups = groups(&outline, &chunks)?;
+        let mut groups = groups(&outline, chunks)?;
         for group in &mut groups {
             let arena = group.outline.arena(&mut places);
             group.arena = arena.ok_or(Failure::Unsupported)?;
@@ -165,11 +168,11 @@ impl Lane {
             // The chunks are in the arena already: it cannot grow any more.
             return Err(Failure::Unsupported.into());
         }
-        self.start(device, &chunks, &groups)?;
+        self.start(device, chunks, &groups)?;
         self.stream.synchronize().map_err(Failure::from)?;
         // Before anything that was found is looked at, or a chunk is kept.
         self.expander.check(&started)?;
-        for chunk in chunks {
+        for chunk in chunks.drain(..) {
             if let Chunk::Kept(key, resident) = chunk {
                 device.keep(key, resident);
             }
@@ -185,9 +188,10 @@ impl Lane {
         known: Vec<Option<Resident>>,
         inputs: &[Span],
         stage: &mut impl FnMut(usize, &mut [u8]) -> Result<Staged, E>,
-    ) -> Result<(Vec<Chunk>, Vec<Packed>), Stop<E>> {
+        chunks: &mut Vec<Chunk>,
+    ) -> Result<Vec<Packed>, Stop<E>> {
         let mut inputs = inputs.iter();
-        let (mut chunks, mut compressed) = (Vec::new(), Vec::new());
+        let mut compressed = Vec::new();
         for (nth, known) in known.into_iter().enumerate() {
             if let Some(resident) = known {
                 chunks.push(Chunk::Resident(resident));
@@ -230,7 +234,7 @@ impl Lane {
             }
             chunks.push(chunk);
         }
-        Ok((chunks, compressed))
+        Ok(compressed)
     }
 
     /// Starts the kernels and the copies of their results.
@@ -301,11 +305,11 @@ impl Lane {
         match known {
             Some((_, Some(graph))) => {
                 device.replayed();
-                graph.launch()
+                graph.launch(&self.stream)
             }
             Some((_, none)) => {
-                let graph = Graph::new(&self.stream, &launches)?;
-                graph.launch()?;
+                let graph = Graph::new(self.stream.context(), &launches)?;
+                graph.launch(&self.stream)?;
                 *none = Some(graph);
                 Ok(())
             }

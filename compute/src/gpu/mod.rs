@@ -50,6 +50,9 @@ use crate::lanes::{SumOf, Vectors};
 use device::Device;
 use nvcomp::Nvcomp;
 
+/// Most bytes of an inner chunk that is staged at once: half of what a stream has on the host.
+pub const CHUNK_BYTES_MAX: u64 = lane::STAGING_BYTES_MAX as u64 / 2;
+
 /// Sizes of what is used of devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -76,7 +79,7 @@ pub struct Gpus {
 }
 
 impl Gpus {
-    /// Opens the devices and measures them.
+    /// Opens the devices and measures the first.
     ///
     /// # Errors
     /// [`Unavailable`] if there is no driver, it is too old, or no device works.
@@ -170,7 +173,7 @@ impl Gpus {
         device.run(task, stage)
     }
 
-    /// Sums over each left and each right vector, on the device that is least at work; the products of
+    /// Sums over each left and each right vector, on the first device that is idle; the products of
     /// the right vectors with themselves too, if asked for.
     ///
     /// # Errors
@@ -182,9 +185,29 @@ impl Gpus {
         right: &Vectors<'_>,
         with_own_products: bool,
     ) -> Result<FoundSums, Failure> {
+        self.first_idle(|device| device.sums(of, left, right, with_own_products, false))
+    }
+
+    /// The same for products of matrices, which may be [relaxed](Settings::is_relaxed).
+    ///
+    /// # Errors
+    /// As [`Gpus::sums`].
+    pub fn products(
+        &self,
+        of: SumOf,
+        left: &Vectors<'_>,
+        right: &Vectors<'_>,
+    ) -> Result<FoundSums, Failure> {
+        self.first_idle(|device| device.sums(of, left, right, false, true))
+    }
+
+    fn first_idle(
+        &self,
+        work: impl Fn(&Device) -> Result<FoundSums, Failure>,
+    ) -> Result<FoundSums, Failure> {
         let mut failure = Failure::Busy;
         for device in &self.devices {
-            match device.sums(of, left, right, with_own_products) {
+            match work(device) {
                 Ok(found) => return Ok(found),
                 Err(other) => failure = other,
             }
@@ -193,7 +216,7 @@ impl Gpus {
     }
 
     /// Bytes of chunks on devices that are decoded in the same way.
-    pub fn resident_bytes(&self, codec: u64) -> u64 {
+    pub fn resident_bytes(&self, codec: &array::Hash) -> u64 {
         let devices = self.devices.iter();
         devices.map(|device| device.resident_bytes(codec)).sum()
     }

@@ -114,7 +114,12 @@ impl Rates {
     pub(super) fn measure(gpus: &Gpus) -> Option<Self> {
         let time =
             |elements, key| best(|| reduce(gpus, elements, key)).map(|time| time.as_secs_f64());
-        let key = |nth: u8| Some((array::Hash::from_bytes([nth; 32]), u64::MAX));
+        let key = |nth: u8| {
+            Some((
+                array::Hash::from_bytes([nth; 32]),
+                array::Hash::from_bytes([0; 32]),
+            ))
+        };
         // The first one compiles.
         reduce(gpus, SMALL, None)?;
         let task = time(SMALL, None)?;
@@ -128,11 +133,8 @@ impl Rates {
         })?;
         gpus.clear();
         let bytes = 4.0 * large as f64;
-        let thread = best(|| {
-            let started = Instant::now();
-            on_processor(PART)?;
-            Some(started.elapsed())
-        })?;
+        let part = vec![0x3c; 4 * PART as usize];
+        let thread = best(|| on_processor(&part))?;
         multiply(gpus, SMALL_MATRIX)?;
         let sums = best(|| multiply(gpus, SMALL_MATRIX))?.as_secs_f64();
         let side = MATRIX[is_slow(sums)];
@@ -224,19 +226,21 @@ fn multiply_here(side: usize) -> Duration {
     started.elapsed()
 }
 
-fn on_processor(elements: u64) -> Option<()> {
-    let bytes = vec![0x3c; 4 * elements as usize];
+/// The time of the same on one thread of the processor.
+fn on_processor(bytes: &[u8]) -> Option<Duration> {
+    let elements = bytes.len() as u64 / 4;
     let block = Block {
         data_type: &DataType::Float32,
-        bytes: &bytes,
+        bytes,
         shape: &[elements],
         reduced: &[true],
         places: &[Vec::new()],
         selection_shape: &[elements],
     };
+    let started = Instant::now();
     let partial = Partial::of(Reduction::new(Reducer::Sum), &block).ok()?;
     std::hint::black_box(partial);
-    Some(())
+    Some(started.elapsed())
 }
 
 #[cfg(test)]

@@ -27,10 +27,11 @@ const BYTES_MAX: usize = 1 << 30;
 /// What sums over vectors are made in: one stream and its memory.
 #[derive(Debug)]
 pub(super) struct VectorLane {
+    /// First, so that it goes before its stream.
+    blas: Option<Blas>,
     stream: Arc<CudaStream>,
     pinned: Option<Pinned>,
     memory: Option<DeviceMemory>,
-    blas: Option<Blas>,
 }
 
 /// What was found: the sums, those of one left vector together, and the products of the right
@@ -77,7 +78,8 @@ impl VectorLane {
         })
     }
 
-    /// Sums over each left and each right vector.
+    /// Sums over each left and each right vector; products in whatever order cuBLAS likes, if that is
+    /// enough and it is there.
     pub(super) fn sums(
         &mut self,
         device: &Device,
@@ -85,8 +87,9 @@ impl VectorLane {
         left: &Vectors<'_>,
         right: &Vectors<'_>,
         with_own_products: bool,
+        is_relaxed: bool,
     ) -> Result<FoundSums, Failure> {
-        let done = self.try_sums(device, of, left, right, with_own_products);
+        let done = self.try_sums(device, of, left, right, with_own_products, is_relaxed);
         if done.is_err() {
             // What was started still reads and writes the memory.
             self.stream.synchronize()?;
@@ -101,6 +104,7 @@ impl VectorLane {
         left: &Vectors<'_>,
         right: &Vectors<'_>,
         with_own_products: bool,
+        is_relaxed: bool,
     ) -> Result<FoundSums, Failure> {
         let extent = |vectors: &Vectors<'_>| vectors.count().checked_mul(vectors.length());
         let words = |count: Option<usize>| count.and_then(|count| count.checked_mul(8));
@@ -159,8 +163,8 @@ impl VectorLane {
         };
         let tiles = params.rows.div_ceil(TILE) * params.columns.div_ceil(TILE);
         match (of, &self.blas) {
-            (SumOf::Products, Some(blas)) => blas.products(&params)?,
-            (SumOf::Products, None) => warps(device, &self.stream, "products", tiles, &params)?,
+            (SumOf::Products, Some(blas)) if is_relaxed => blas.products(&params)?,
+            (SumOf::Products, _) => warps(device, &self.stream, "products", tiles, &params)?,
             (SumOf::WrappingProducts, _) => {
                 warps(device, &self.stream, "wrapping_products", tiles, &params)?;
             }

@@ -27,6 +27,11 @@ pub struct Geometry {
     pub reduced: Vec<bool>,
 }
 
+/// Elements or runs that one thread adds up one after the other in about 50 µs.
+const LONG_CHAIN: u32 = 4096;
+/// With more cells, threads of a device are as many times as fast as one of a processor.
+const CELLS_PER_TURN: u64 = 16;
+
 /// How a kernel goes through a box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Walk {
@@ -86,6 +91,11 @@ impl Walk {
         let (kept, cells) = of(&|_, reduced| !reduced)?;
         let (outer, turns) = of(&|nth, reduced| reduced && nth < inner_from)?;
         let (inner, run) = of(&|nth, _| nth >= inner_from)?;
+        // What goes into a cell one after the other is done by one thread, which is no faster than
+        // a processor's: that pays with many cells alone.
+        if turns > LONG_CHAIN && u64::from(turns) > CELLS_PER_TURN * u64::from(cells) {
+            return None;
+        }
         let segments = match (run as usize).div_ceil(SEGMENT) {
             1 => 1,
             several => (several as u32).next_multiple_of(THREADS / WARP),

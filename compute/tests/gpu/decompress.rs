@@ -12,7 +12,7 @@ use compute::gpu::{
 };
 use compute::{Reducer, Reduction};
 
-use crate::cases::{Case, Random, plain, reductions, whole};
+use crate::cases::{CODEC, Case, Random, plain, reductions, whole};
 use crate::device::{Devices, open, open_with};
 
 /// Tests of nvCOMP take turns before those of devices do: only one version of it is loaded at a time.
@@ -216,7 +216,7 @@ fn floats(random: &mut Random, length: u64, methods: &[Method]) -> Case<'static>
 
 fn with_keys(mut case: Case<'_>, first: u8) -> Case<'_> {
     for (nth, key) in case.keys.iter_mut().enumerate() {
-        *key = Some((Hash::from_bytes([first + nth as u8; 32]), 9));
+        *key = Some((Hash::from_bytes([first + nth as u8; 32]), CODEC));
     }
     case
 }

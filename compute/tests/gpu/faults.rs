@@ -4,7 +4,7 @@ use array::{DataType, Hash, Layout, Packing};
 use compute::gpu::{BoxOf, Failure, Staged, Stop, Task};
 use compute::{Reducer, Reduction};
 
-use crate::cases::{Case, Random, plain, reductions, whole};
+use crate::cases::{CODEC, Case, Random, plain, reductions, whole};
 use crate::device::open;
 
 fn case(random: &mut Random, chunks: usize, length: u64) -> Case<'static> {
@@ -135,7 +135,7 @@ fn an_error_of_the_chunks_is_handed_on() {
     let Some(devices) = open(None) else { return };
     let geometry = whole(&[4], &[true]);
     let boxes = [BoxOf {
-        key: Some((Hash::from_bytes([1; 32]), 0)),
+        key: Some((Hash::from_bytes([1; 32]), CODEC)),
         places: vec![(0..4).collect()],
     }];
     let wanted = plain(&[Reduction::new(Reducer::Sum)]);

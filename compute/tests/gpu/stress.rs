@@ -4,7 +4,7 @@ use array::{DataType, Hash};
 use compute::gpu::Stop;
 use compute::{Reducer, Reduction};
 
-use crate::cases::{Case, Random, TYPES, plain, reductions, whole};
+use crate::cases::{CODEC, Case, Random, TYPES, plain, reductions, whole};
 use crate::device::open;
 
 #[test]
@@ -15,7 +15,7 @@ fn chunks_that_stay_are_not_copied_again() {
     let chunks = (0..4).map(|_| random.elements(&data_type, 6000)).collect();
     let mut case = Case::plain(&data_type, whole(&[6, 1000], &[false, true]), chunks);
     for (nth, key) in case.keys.iter_mut().enumerate() {
-        *key = Some((Hash::from_bytes([nth as u8; 32]), 7));
+        *key = Some((Hash::from_bytes([nth as u8; 32]), CODEC));
     }
     let wanted = plain(&reductions(&data_type));
     let before = devices.gpus.status()[0].clone();
@@ -65,7 +65,7 @@ fn random_tasks_in_little_memory_leak_nothing_and_are_right() {
             for (nth, key) in case.keys.iter_mut().enumerate() {
                 let mut bytes = [0; 32];
                 bytes[..8].copy_from_slice(&(round as u64 * 64 + nth as u64).to_le_bytes());
-                *key = Some((Hash::from_bytes(bytes), 0));
+                *key = Some((Hash::from_bytes(bytes), CODEC));
             }
         }
         let wanted = plain(&[reduction, Reduction::new(Reducer::Count)]);

@@ -108,7 +108,7 @@ fn relaxed_products_are_near_the_exact_ones() {
     let left = Vectors::rows(&data_type, &left, rows, length);
     let right = Vectors::rows(&data_type, &right, columns, length);
     let of = product::sum_of(&data_type);
-    let found = devices.gpus.sums(of, &left, &right, false).unwrap();
+    let found = devices.gpus.products(of, &left, &right).unwrap();
     let found = product::of_sums(&data_type, &found.sums);
     let expected = product::multiply(&data_type, &left, &right, 0..rows, 0..columns);
     let numbers = |bytes: &[u8]| -> Vec<f64> {

@@ -84,7 +84,7 @@ impl Wanted {
 #[derive(Default)]
 pub(crate) struct Located {
     /// Decoded inner chunks, by place.
-    pub(crate) decoded: Vec<(usize, Bytes)>,
+    pub(crate) decoded: Vec<(usize, Hash, Bytes)>,
     /// Encoded ones.
     pub(crate) present: Vec<(usize, Hash, Bytes)>,
     /// Ranges to read, each with what it holds.
@@ -245,7 +245,7 @@ impl Fetcher {
             let hash = wanted.hash;
             if uses_decoded && let Some(bytes) = self.decoded.get(&(hash, document)) {
                 self.counters.hit(Tier::Decoded);
-                located.decoded.push((wanted.place, bytes));
+                located.decoded.push((wanted.place, hash, bytes));
                 continue;
             }
             if let Some(bytes) = self.cached(&hash) {

@@ -39,7 +39,7 @@ impl Engine {
         for (inner, piece) in pieces {
             let parts = job.plan.parts(&inner);
             let walk = geometry(&parts, codec.inner_shape(), &job.aggregation.roles);
-            let (Some(geometry), Piece::Encoded(..) | Piece::Decoded(_)) = (walk, &piece) else {
+            let (Some(geometry), Piece::Encoded(..) | Piece::Decoded(..)) = (walk, &piece) else {
                 others.push((inner, piece));
                 continue;
             };
@@ -64,7 +64,9 @@ impl Job {
     /// What a device knows an inner chunk by.
     fn key(&self, piece: &Piece) -> Option<compute::gpu::Key> {
         match (piece, self.device_codec) {
-            (Piece::Encoded(_, hash), Some(codec)) => Some((*hash, codec)),
+            (Piece::Encoded(_, hash) | Piece::Decoded(_, hash), Some(codec)) => {
+                Some((*hash, codec))
+            }
             _ => None,
         }
     }
@@ -143,7 +145,7 @@ impl Job {
                     streams: None,
                 })
             }
-            Piece::Decoded(bytes) if bytes.len() == out.len() => {
+            Piece::Decoded(bytes, _) if bytes.len() == out.len() => {
                 out.copy_from_slice(bytes);
                 Ok(Staged {
                     length: out.len(),
@@ -151,7 +153,7 @@ impl Job {
                     streams: None,
                 })
             }
-            Piece::Decoded(_) | Piece::Fill | Piece::Missing => Err(Error::Cancelled),
+            Piece::Decoded(..) | Piece::Fill | Piece::Missing => Err(Error::Cancelled),
         }
     }
 }

@@ -22,7 +22,8 @@ use crate::plan::Plan;
 pub(super) enum Piece {
     /// With the hash of its bytes.
     Encoded(bytes::Bytes, Hash),
-    Decoded(bytes::Bytes),
+    /// With the hash of its encoded bytes.
+    Decoded(bytes::Bytes, Hash),
     /// All of it is fill value.
     Fill,
     /// No cell of it counts.
@@ -65,8 +66,8 @@ pub(super) struct Job {
     /// Memory of all of them together.
     pub(super) search_bytes: u64,
     pub(super) workers: usize,
-    /// What device keys name the codecs by, if devices do the work.
-    pub(super) device_codec: Option<u64>,
+    /// What device keys name the codecs by, the array's document, if devices do the work.
+    pub(super) device_codec: Option<Hash>,
     pub(super) reservation_bytes: u64,
     /// The results.
     pub(super) out: Mutex<Vec<Vec<u8>>>,
@@ -145,7 +146,7 @@ impl Job {
         let parts = self.plan.parts(inner);
         let codec = &self.array.codec;
         let decoded: Option<&[u8]> = match piece {
-            Piece::Decoded(bytes) => Some(bytes),
+            Piece::Decoded(bytes, _) => Some(bytes),
             Piece::Encoded(bytes, _) => {
                 scratch.resize(codec.decoded_bytes(), 0);
                 let decoded = codec.decode_into(bytes, scratch);

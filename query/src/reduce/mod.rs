@@ -197,7 +197,7 @@ impl Engine {
             return Ok((tensors(answers.collect::<Result<_, Error>>()?), 0.0));
         }
         let decision = self.decide(array, &plan, aggregation, decoder.as_ref());
-        let device_codec = decision.is_on_device.then(|| codec_number(array));
+        let device_codec = decision.is_on_device.then(|| array.node.document_hash());
         let rows = Arc::new(self.rows(array, &plan).await?);
         let reads = plan.reads_by(pass::order(&aggregation.roles));
         let mut job = Job {
@@ -309,10 +309,11 @@ impl Engine {
             aggregation,
             data_type: &array.metadata().data_type,
             decoder,
+            chunks: plan.chunks(),
             inner_chunks: plan.inner_chunks(),
             chunk_bytes: array.decoded_bytes(),
             inner_shape: array.codec.inner_shape(),
-            codec: codec_number(array),
+            codec: &array.node.document_hash(),
             threads: self.pool.threads() as u64,
         })
     }
@@ -339,13 +340,6 @@ impl Engine {
         let out = std::mem::take(&mut *lock(&job.out));
         Ok((out, job))
     }
-}
-
-/// What devices name the codecs of an array by: its document, in which they are.
-fn codec_number(array: &ArrayReader) -> u64 {
-    let document = array.node.document_hash();
-    let bytes: [u8; 8] = std::array::from_fn(|nth| document.as_bytes()[nth]);
-    u64::from_le_bytes(bytes)
 }
 
 /// Results that may be off.

@@ -59,8 +59,8 @@ impl Engine {
         let mut located = self.fetcher.locate(&job.array, row, &needed, true).await?;
         let mut pieces: Vec<Option<Piece>> = vec![Some(Piece::Fill); read.inner.len()];
         located.places().for_each(|place| pieces[place] = None);
-        for (place, bytes) in std::mem::take(&mut located.decoded) {
-            pieces[place] = Some(Piece::Decoded(bytes));
+        for (place, hash, bytes) in std::mem::take(&mut located.decoded) {
+            pieces[place] = Some(Piece::Decoded(bytes, hash));
         }
         for (place, hash, bytes) in std::mem::take(&mut located.present) {
             pieces[place] = Some(Piece::Encoded(bytes, hash));

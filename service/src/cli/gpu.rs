@@ -96,6 +96,9 @@ impl Opened {
             let (memory_bytes, limit_bytes) = (status.memory_bytes, status.memory_limit_bytes);
             info!(device, name = %status.name, memory_bytes, limit_bytes, "CUDA device is used");
         }
+        if let Some(version) = self.devices.nvcomp_version() {
+            info!(%version, "nvCOMP decompresses on CUDA devices");
+        }
         if let Some(rates) = self.devices.rates() {
             info!(
                 time_ms,
