@@ -7,6 +7,7 @@ processor (compute/emulator). So nothing here says how fast anything is.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import re
 import shutil
@@ -486,6 +487,38 @@ def test_a_damaged_chunk_is_the_same_error(arrays, emulator, tmp_path):
         (status,) = devices(server)
         assert status["tasks"] > before
         assert status["fallbacks"]["failure"] == 0
+
+
+def test_streams_that_the_device_decompresses_are_the_same_values(arrays, processor, emulator):
+    """zstd and LZ4 streams go to the device as they are, where that was asked for."""
+    with (
+        serving(arrays, "--gpu", "always", driver=emulator) as decoded,
+        serving(arrays, "--gpu", "always", "--gpu-decompress", driver=emulator) as compressed,
+    ):
+        before = [work(server, "copied_bytes") for server in (decoded, compressed)]
+        for name in ("i8", "f16", "packed-range", "f32-bitshuffle", "f64-shuffle", "f64-big"):
+            for over in AXES[3]:
+                for reducers in TOGETHER:
+                    query = {"reduce": ",".join(reducers), "over": over, "f": "json"}
+                    assert is_same(compressed, processor, name, query)
+                    assert is_same(decoded, processor, name, query)
+        copied = [work(server, "copied_bytes") - was for server, was in zip((decoded, compressed), before, strict=True)]
+        assert copied[1] < copied[0], "no stream was copied as it is"
+        assert all(device["fallbacks"]["undecoded"] == 0 for device in devices(compressed))
+
+
+def test_relaxed_products_promise_no_bits(arrays, processor, emulator):
+    query = {"with": "f64-shuffle", "slice": "0,:,:", "with_slice": "1,:,:", "axis": "1", "f": "npy"}
+    exact = ask(processor, "f64-shuffle", "product", **query)
+    with serving(arrays, "--gpu", "always", "--gpu-relaxed", driver=emulator) as server:
+        relaxed = ask(server, "f64-shuffle", "product", **query)
+        assert relaxed.status_code == exact.status_code == 200
+        assert "etag" in exact.headers and "etag" not in relaxed.headers
+        found, wanted = (np.load(io.BytesIO(answer.content)) for answer in (relaxed, exact))
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-9)
+        assert work(server) > 0
+        # What is not relaxed keeps its bits.
+        assert is_same(server, processor, "f64-shuffle", {"reduce": "mean", "over": "1"})
 
 
 def test_a_command_uses_devices_only_if_it_is_told_to(arrays, emulator):

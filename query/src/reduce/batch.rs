@@ -72,8 +72,8 @@ impl Job {
     }
 
     /// Has a device measure inner chunks; where it cannot, the processor does.
-    pub(super) fn take_batch(&self, devices: &Devices, batch: Batch) -> Result<(), Error> {
-        let found = match self.on_device(devices, &batch) {
+    pub(super) fn take_batch(&self, devices: &Devices, batch: &Batch) -> Result<(), Error> {
+        let found = match self.on_device(devices, batch) {
             Ok(found) => found,
             Err(Stop::Staging(error)) => return Err(error),
             // Counted where it happened.
@@ -88,7 +88,7 @@ impl Job {
         for ((inner, _, parts), found) in batch.pieces.iter().zip(found) {
             let found: Parts = found.into_iter().map(part).collect();
             let (tile, number, count) = self.place(inner, &[]);
-            self.add(tile, number, count, parts, found)?;
+            self.add((&tile, number, count), parts, found)?;
         }
         Ok(())
     }

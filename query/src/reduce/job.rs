@@ -271,7 +271,7 @@ impl Job {
                 found
             }
         };
-        self.add(tile, number, count, parts, found)
+        self.add((&tile, number, count), parts, found)
     }
 
     /// The error for an inner chunk that does not decode.
@@ -286,9 +286,7 @@ impl Job {
     /// Merges what was found in a box with the boxes before and after it.
     pub(super) fn add(
         &self,
-        tile: Tile,
-        number: u64,
-        count: u64,
+        (tile, number, count): (&Tile, u64, u64),
         parts: &[AxisPart],
         found: Parts,
     ) -> Result<(), Error> {
@@ -299,8 +297,8 @@ impl Job {
         };
         let whole = lock(&tree).push(number, found);
         if let Some(whole) = whole {
-            lock(&self.tiles).remove(&tile);
-            self.finish(&tile, parts, whole)?;
+            lock(&self.tiles).remove(tile);
+            self.finish(tile, parts, whole)?;
         }
         Ok(())
     }

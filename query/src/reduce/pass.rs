@@ -142,7 +142,7 @@ impl Engine {
         let mut tasks: Vec<Work<'_>> = Vec::new();
         for batch in batches {
             let (job, devices) = (job.clone(), self.devices.clone());
-            let work = self.pool.run(move || job.take_batch(&devices, batch));
+            let work = self.pool.run(move || job.take_batch(&devices, &batch));
             tasks.push(Box::pin(work));
         }
         let per_task = pieces.len().div_ceil(self.pool.threads()).clamp(1, 16);
