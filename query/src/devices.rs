@@ -182,9 +182,7 @@ impl Devices {
             estimate: Some(estimate),
         }
     }
-}
 
-impl Devices {
     /// Most bytes of sums that come from devices at once.
     pub(crate) fn sums_bytes_max(&self) -> u64 {
         match &self.gpus {
@@ -193,17 +191,34 @@ impl Devices {
         }
     }
 
-    /// Sums over each left and each right vector on a device, if one is faster or always used; `None`
-    /// if the processor has to make them. Products of matrices, which may be relaxed, ask for no
-    /// products of vectors with themselves, not even for none.
+    /// Sums over each left and each right vector, and the products of the right vectors with
+    /// themselves if asked for; `None` if the processor has to make them.
     pub(crate) fn sums(
         &self,
         of: SumOf,
         left: &Vectors<'_>,
         right: &Vectors<'_>,
-        with_own_products: Option<bool>,
+        with_own_products: bool,
         threads: usize,
     ) -> Option<FoundSums> {
+        let gpus = self.for_sums(left, right, threads)?;
+        gpus.sums(of, left, right, with_own_products).ok()
+    }
+
+    /// Sums of a product of matrices, which may be [relaxed](Devices::is_relaxed); `None` as above.
+    pub(crate) fn products(
+        &self,
+        of: SumOf,
+        left: &Vectors<'_>,
+        right: &Vectors<'_>,
+        threads: usize,
+    ) -> Option<FoundSums> {
+        let gpus = self.for_sums(left, right, threads)?;
+        gpus.products(of, left, right).ok()
+    }
+
+    /// The devices, if they are faster at such sums or always used.
+    fn for_sums(&self, left: &Vectors<'_>, right: &Vectors<'_>, threads: usize) -> Option<&Gpus> {
         let gpus = self.gpus.as_ref().filter(|gpus| gpus.works())?;
         let pairs = (left.count() as u64).saturating_mul(right.count() as u64);
         if pairs > SUMS_MAX {
@@ -212,16 +227,10 @@ impl Devices {
         let products = pairs.saturating_mul(left.length() as u64);
         let copied = left.size_bytes() + right.size_bytes();
         let copied = pairs.saturating_mul(8).saturating_add(copied as u64);
-        let estimate = gpus
-            .rates()?
-            .estimate_sums(products, copied, threads as u64);
-        if self.used != DeviceUse::Always && !estimate.prefers_device() {
-            return None;
-        }
-        match with_own_products {
-            Some(with_own_products) => gpus.sums(of, left, right, with_own_products).ok(),
-            None => gpus.products(of, left, right).ok(),
-        }
+        let rates = gpus.rates()?;
+        let estimate = rates.estimate_sums(products, copied, threads as u64);
+        let is_used = self.used == DeviceUse::Always || estimate.prefers_device();
+        is_used.then_some(gpus.as_ref())
     }
 }
 

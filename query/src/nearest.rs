@@ -158,7 +158,7 @@ impl Engine {
         let work = move || {
             let row = data_type.size_bytes().unwrap_or(1) * queries.length();
             let rows = Vectors::rows(&data_type, &bytes, bytes.len() / row, queries.length());
-            let (of, with_norms) = (queries.sum_of(), Some(queries.needs_norms()));
+            let (of, with_norms) = (queries.sum_of(), queries.needs_norms());
             Ok(devices.sums(of, &queries.vectors(), &rows, with_norms, threads))
         };
         self.pool.run(work).await

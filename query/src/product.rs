@@ -198,7 +198,7 @@ impl Product {
                 let bytes = &rows_bytes[first * row_bytes..end * row_bytes];
                 let left = Vectors::rows(rows_type, bytes, end - first, length);
                 let of = product::sum_of(&self.data_type);
-                let found = devices.sums(of, &left, &right, None, threads)?;
+                let found = devices.products(of, &left, &right, threads)?;
                 result.extend(product::of_sums(&self.data_type, &found.sums));
             }
         }

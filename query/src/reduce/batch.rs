@@ -76,7 +76,7 @@ impl Job {
         let found = match self.on_device(devices, batch) {
             Ok(found) => found,
             Err(Stop::Staging(error)) => return Err(error),
-            // Counted where it happened.
+            // Counted where it happened, but for what no kernel does.
             Err(Stop::Device(_)) => {
                 let mut scratch = Vec::new();
                 return batch
